@@ -1,0 +1,106 @@
+//! What can be asked for: the kinds of commands, their payloads and their states.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::function::{FunctionSpec, Source};
+use crate::process::ProcessSpec;
+
+/// Version of the payloads that this release writes. A manager claims only versions that it knows.
+pub const VERSION: i16 = 1;
+
+/// A request, before it is a row.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Declare a function, or a new revision of it.
+    DeclareFunction {
+        /// Name of the function.
+        name: String,
+        /// Its settings.
+        spec: FunctionSpec,
+        /// Its code.
+        source: Source,
+    },
+    /// End every process of a function and forget its name.
+    DeleteFunction {
+        /// Name of the function.
+        name: String,
+    },
+    /// Start a process of a function.
+    StartProcess {
+        /// Name of the function.
+        function: String,
+        /// Number of the revision; the newest when none is named.
+        revision: Option<i32>,
+        /// What is to run, and how.
+        spec: ProcessSpec,
+    },
+    /// End a process.
+    KillProcess {
+        /// The process.
+        process: Uuid,
+        /// How, and how fast.
+        options: KillOptions,
+    },
+    /// Take back a command that no manager has claimed yet.
+    CancelCommand {
+        /// The command.
+        command: Uuid,
+    },
+}
+
+/// How a process is to be ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct KillOptions {
+    /// Seconds between SIGTERM and SIGKILL, 0 to 3600. A kill can only shorten the function's own `stop_grace_seconds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<i32>,
+    /// Delete the pods without waiting for the end of their containers or of their logs. The process then ends as
+    /// `unconfirmed` unless the end of its containers was seen.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Kinds of commands that managers carry out, as the `kind` column spells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CommandKind {
+    /// Build the image of a revision.
+    DeclareFunction,
+    /// End all processes of a function.
+    DeleteFunction,
+    /// Create a process's objects.
+    StartProcess,
+    /// Create the next attempt of a task. Asked for by managers only.
+    RetryProcess,
+    /// End a process.
+    KillProcess,
+    /// Carried out by the database in the transaction that stores it.
+    CancelCommand,
+}
+
+impl CommandKind {
+    /// Every kind that a manager carries out.
+    pub const CLAIMED: [Self; 5] =
+        [Self::DeclareFunction, Self::DeleteFunction, Self::StartProcess, Self::RetryProcess, Self::KillProcess];
+
+    /// The spelling of the `kind` column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeclareFunction => "declare_function",
+            Self::DeleteFunction => "delete_function",
+            Self::StartProcess => "start_process",
+            Self::RetryProcess => "retry_process",
+            Self::KillProcess => "kill_process",
+            Self::CancelCommand => "cancel_command",
+        }
+    }
+
+    /// The kind that the `kind` column spells.
+    pub fn parse(kind: &str) -> Option<Self> {
+        Self::CLAIMED.into_iter().chain([Self::CancelCommand]).find(|known| known.as_str() == kind)
+    }
+}

@@ -1,0 +1,39 @@
+//! Every query of the project: `enqueue` and `view` serve the API, `claim` and `report` serve the manager.
+
+pub mod claim;
+pub mod enqueue;
+pub mod report;
+pub mod view;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+/// Channel on which API processes announce that commands wait. The payload is the cluster's name, or empty for any.
+pub const COMMAND_CHANNEL: &str = "octopus_command";
+/// Channel on which managers announce what changed. The payload is a comma-separated list of ids of processes and
+/// commands, or `*` for too many.
+pub const CHANGE_CHANNEL: &str = "octopus_change";
+
+/// A pool of at most `size` connections. It connects when it is first used, so a database that is away delays nothing.
+///
+/// # Errors
+/// A URL that is not one of Postgres.
+pub fn pool(url: &str, size: u32) -> Result<PgPool, sqlx::Error> {
+    let options: PgConnectOptions = url.parse()?;
+    Ok(PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_lazy_with(options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))))
+}
+
+/// Announces something on a channel. Never inside a transaction that inserts: the lock that NOTIFY takes at commit
+/// would line up all of them.
+///
+/// # Errors
+/// When Postgres is away; listeners poll, so nothing is lost.
+pub async fn notify(pool: &PgPool, channel: &str, payload: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!("select pg_notify($1, $2)", channel, payload).execute(pool).await?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! How printed lines are kept in chunks, and the cursor by which they are read.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+/// One printed line, without its newline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// When the node received it.
+    pub at: DateTime<Utc>,
+    /// The bytes as they were printed: not necessarily text.
+    pub content: &'a [u8],
+}
+
+/// Appends one line to a chunk in the form of the column `log_chunk.data`.
+pub fn push_line(data: &mut Vec<u8>, at: DateTime<Utc>, content: &[u8]) {
+    data.extend_from_slice(at.to_rfc3339_opts(SecondsFormat::Nanos, true).as_bytes());
+    data.push(b' ');
+    data.extend_from_slice(content);
+    data.push(b'\n');
+}
+
+/// The lines of a chunk, in order.
+pub fn lines(data: &[u8]) -> impl DoubleEndedIterator<Item = Line<'_>> {
+    data.strip_suffix(b"\n").unwrap_or(data).split(|byte| *byte == b'\n').filter_map(parse_line)
+}
+
+/// A line as the API server and `log_chunk.data` write it: timestamp, space, bytes. None without a timestamp.
+pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+    let space = line.iter().take(40).position(|byte| *byte == b' ')?;
+    let at = DateTime::parse_from_rfc3339(std::str::from_utf8(&line[..space]).ok()?).ok()?;
+    Some(Line { at: at.to_utc(), content: &line[space + 1..] })
+}
+
+/// A place in the log of a process: after line `line` of chunk `seq`. Shown to clients as an opaque word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor {
+    /// The chunk.
+    pub seq: i64,
+    /// Lines of that chunk that were read.
+    pub line: i32,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.seq, self.line)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (seq, line) = text.split_once('.').unwrap_or((text, "0"));
+        Ok(Self { seq: seq.parse()?, line: line.parse()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_as_they_were_printed() {
+        let at: DateTime<Utc> = "2026-01-02T03:04:05.000000006Z".parse().unwrap();
+        let printed: [&[u8]; 5] = [b"plain", b"", b"\0 NUL", b"\xff\xfe", b"2026-01-02T03:04:05Z looks like one"];
+        let mut data = Vec::new();
+        for content in printed {
+            push_line(&mut data, at, content);
+        }
+        let read: Vec<_> = lines(&data).collect();
+        assert_eq!(read.len(), printed.len());
+        for (line, content) in read.iter().zip(printed) {
+            assert_eq!((line.at, line.content), (at, content));
+        }
+    }
+
+    #[test]
+    fn text_without_a_timestamp_is_no_line() {
+        assert_eq!(parse_line(b"failed to create fsnotify watcher: too many open files"), None);
+        assert_eq!(parse_line(b""), None);
+    }
+
+    #[test]
+    fn cursors_survive_the_way_through_a_client() {
+        let cursor = Cursor { seq: 7, line: 3 };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        assert!("x".parse::<Cursor>().is_err());
+    }
+}

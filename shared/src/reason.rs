@@ -1,0 +1,86 @@
+//! Why a process is in its state: stable ids for programs, a remedy for people.
+
+/// One reason. Ids never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reason {
+    /// What the API shows as `reason`.
+    pub id: &'static str,
+    /// What to do about it, in one line.
+    pub remedy: &'static str,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $id:literal, $remedy:literal;)*) => {
+        $($(#[$doc])* pub const $name: Reason = Reason { id: $id, remedy: $remedy };)*
+        /// Every reason.
+        pub const ALL: &[Reason] = &[$($name),*];
+    };
+}
+
+reasons! {
+    /// The revision's image is still being built.
+    WAITING_FOR_IMAGE = "waiting_for_image", "Wait; GET /api/v1/functions/{name} shows the build.";
+    /// The revision's image could not be built.
+    IMAGE_BUILD_FAILED = "image_build_failed", "The message names the line; mend the source and declare the function again.";
+    /// No node has room or fits.
+    UNSCHEDULABLE = "unschedulable", "Ask for less CPU or memory, or add a node; the message says what is missing.";
+    /// The namespace's quota is used up.
+    QUOTA_EXCEEDED = "quota_exceeded", "End other processes or raise the ResourceQuota of the function namespace.";
+    /// The node does not find the image.
+    IMAGE_NOT_FOUND = "image_not_found", "Check that the name nodes pull from is the registry that the manager pushes to.";
+    /// The node cannot pull the image at the moment.
+    IMAGE_PULL_FAILED = "image_pull_failed", "Check that the node reaches the registry and may read from it.";
+    /// The image's name is malformed.
+    INVALID_IMAGE_NAME = "invalid_image_name", "Check the manager's setting of the name that nodes pull from.";
+    /// The container's configuration names something that is not there.
+    CONFIG_ERROR = "config_error", "Make what the message names; it is tried again by itself.";
+    /// The container could not be started.
+    START_ERROR = "start_error", "Check the command and the image; the message is the node's own.";
+    /// The container ends again and again.
+    CRASH_LOOP = "crash_loop", "Read the log of the last run: the function ends by itself.";
+    /// The container runs, but its port does not answer.
+    NOT_READY = "not_ready", "Check that the function listens on 0.0.0.0 and on the declared port.";
+    /// The container ended with an exit code other than 0.
+    EXIT_CODE = "exit_code", "Read the end of the log.";
+    /// The container was ended by a signal.
+    SIGNAL = "signal", "Read the end of the log; 139 is a crash in native code.";
+    /// The kernel ended the container for its memory.
+    OOM_KILLED = "oom_killed", "Raise resources.memory or use less.";
+    /// The task ran longer than its timeout.
+    DEADLINE_EXCEEDED = "deadline_exceeded", "Raise timeout_seconds or do less in one task.";
+    /// The node ended the pod to save itself.
+    EVICTED = "evicted", "Raise resources.ephemeral_storage or print and write less.";
+    /// The pod's node is not answering.
+    NODE_LOST = "node_lost", "Check the node; nothing is known about the container.";
+    /// Somebody else deleted the pod.
+    DELETED_BY_OTHER = "deleted_by_other", "Ask who deleted it; a task with retries starts its next attempt.";
+    /// It was killed through the API.
+    KILL_REQUESTED = "kill_requested", "";
+    /// It was killed before anything of it existed.
+    KILLED_BEFORE_CREATION = "killed_before_creation", "";
+    /// Its command was cancelled.
+    CANCELLED = "cancelled", "";
+    /// It was deleted by force, and nobody saw its containers end.
+    KILL_UNCONFIRMED = "kill_unconfirmed", "Check the node: the container may still run.";
+    /// Kubernetes refused the objects.
+    REJECTED_BY_CLUSTER = "rejected_by_cluster", "The message is the API server's own; check the namespace's policies.";
+    /// An object of that name exists and is not this process's.
+    NAME_TAKEN = "name_taken", "Remove or rename the foreign object in the function namespace.";
+    /// The cluster could not be reached for too long.
+    CLUSTER_UNREACHABLE = "cluster_unreachable", "GET /api/v1/clusters shows why.";
+    /// Every manager that took the command died.
+    RESCUED_TOO_OFTEN = "rescued_too_often", "Look at the manager's log; the command itself may be what ends it.";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::ALL;
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: HashSet<_> = ALL.iter().map(|reason| reason.id).collect();
+        assert_eq!(ids.len(), ALL.len());
+    }
+}
