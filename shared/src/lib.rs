@@ -8,6 +8,7 @@ pub mod db;
 pub mod error;
 pub mod function;
 pub mod log;
+pub mod pod;
 pub mod process;
 pub mod reason;
 pub mod telemetry;

@@ -1,0 +1,328 @@
+//! Row -> lease: how managers take commands, hold them and give them back.
+//!
+//! A claim belongs to a manager instance and lasts as long as that instance's own lease, judged by Postgres's clock only.
+//! Each claim has a fencing token that no other claim ever had.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use sqlx::postgres::types::PgInterval;
+use uuid::Uuid;
+
+use crate::command::{CommandKind, VERSION};
+use crate::reason;
+
+/// A manager may die this often while it holds one command; then the command is what kills them.
+pub const MAX_RESCUES: i32 = 5;
+
+/// A command that is ours until our lease ends.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Order of the command.
+    pub seq: i64,
+    /// Its public name.
+    pub id: Uuid,
+    /// Fencing token of this claim.
+    pub token: i64,
+    /// What to do.
+    pub kind: CommandKind,
+    /// The function it is about.
+    pub function_name: Option<String>,
+    /// The revision it makes or runs.
+    pub revision_id: Option<Uuid>,
+    /// The process it makes or ends.
+    pub process_id: Option<Uuid>,
+    /// What else the kind needs.
+    pub payload: Value,
+    /// Failed attempts before this one.
+    pub attempts: i32,
+    /// Trace context of the request.
+    pub trace_parent: Option<String>,
+    /// When it was stored.
+    pub created_at: DateTime<Utc>,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It was carried out.
+    Succeeded,
+    /// It cannot be carried out.
+    Failed {
+        /// Stable id of why.
+        reason: String,
+        /// The same for people.
+        message: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Somebody asked for the opposite meanwhile.
+    Cancelled {
+        /// Stable id of why.
+        reason: String,
+    },
+}
+
+/// Registers a manager and gives it a lease.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn register(pool: &PgPool, instance: Uuid, cluster: &str, host: &str, lease: Duration) -> Result<(), sqlx::Error> {
+    let kinds: Value = CommandKind::CLAIMED.iter().map(|kind| (kind.as_str().to_owned(), json!(VERSION))).collect();
+    sqlx::query!(
+        "insert into manager (instance, cluster, version, host, kinds, lease_until) values ($1, $2, $3, $4, $5, now() + $6)",
+        instance,
+        cluster,
+        env!("CARGO_PKG_VERSION"),
+        host,
+        kinds,
+        interval(lease)
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Extends a lease that has not ended. False: it has, and everything it held belongs to others.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn beat(pool: &PgPool, instance: Uuid, lease: Duration) -> Result<bool, sqlx::Error> {
+    let beaten = sqlx::query!(
+        "update manager set beat_at = now(), lease_until = now() + $2
+          where instance = $1 and lease_until > now() and stopped_at is null",
+        instance,
+        interval(lease)
+    )
+    .execute(pool)
+    .await?;
+    Ok(beaten.rows_affected() == 1)
+}
+
+/// Says goodbye: gives every claim back at once and ends the lease, so that nobody has to wait for it.
+///
+/// # Errors
+/// When Postgres is away; the lease then ends by itself.
+pub async fn sign_off(pool: &PgPool, instance: Uuid) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!("update manager set lease_until = now(), stopped_at = now() where instance = $1", instance)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query!(
+        "with given as (delete from command_lease where instance = $1 returning *)
+         insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
+         select seq, cluster, kind, version, key, priority, attempts, rescues from given",
+        instance
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await
+}
+
+/// Claims up to `limit` commands of `kinds`, the most urgent first.
+///
+/// # Errors
+/// When Postgres is away, or when the unique key of `command_lease` caught what the ordering missed.
+pub async fn claim(
+    pool: &PgPool,
+    instance: Uuid,
+    cluster: &str,
+    kinds: &[CommandKind],
+    limit: i64,
+) -> Result<Vec<Claim>, sqlx::Error> {
+    let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
+    let rows = sqlx::query!(
+        r#"
+        -- Locks, moves and returns in one statement. The first part is materialized: inlined, the planner may lock and
+        -- move more rows than the limit. Of each key only the oldest row is taken, and only while no other of it runs.
+        with candidate as materialized (
+            select r.seq
+              from command_ready r
+             where r.cluster = $1 and r.waits_for is null and r.run_at <= now()
+               and r.kind = any($2) and r.version <= $3
+               and exists (select from manager m where m.instance = $4 and m.lease_until > now())
+               and not exists (select from command_lease l where l.key = r.key)
+               and not exists (select from command_ready older where older.key = r.key and older.seq < r.seq)
+             order by r.priority, r.seq
+             limit $5
+               for update of r skip locked
+        ), taken as (
+            delete from command_ready r using candidate c where r.seq = c.seq returning r.*
+        ), leased as (
+            insert into command_lease (seq, cluster, kind, version, key, priority, instance, token, attempts, rescues)
+            select seq, cluster, kind, version, key, priority, $4, nextval('fencing_token'), attempts, rescues from taken
+            returning seq, token, attempts, priority
+        )
+        select c.seq, c.id, l.token, c.kind, c.function_name, c.revision_id, c.process_id, c.payload, l.attempts,
+               c.trace_parent, c.created_at
+          from leased l join command c on c.seq = l.seq
+         order by l.priority, l.seq
+        "#,
+        cluster,
+        &kinds,
+        VERSION,
+        instance,
+        limit
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Claim {
+                kind: CommandKind::parse(&row.kind)?,
+                seq: row.seq,
+                id: row.id,
+                token: row.token,
+                function_name: row.function_name,
+                revision_id: row.revision_id,
+                process_id: row.process_id,
+                payload: row.payload,
+                attempts: row.attempts,
+                trace_parent: row.trace_parent,
+                created_at: row.created_at,
+            })
+        })
+        .collect())
+}
+
+/// Ends a command. False: the claim was not ours any more, and nothing was written.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
+    let (state, reason, message, remedy) = match outcome {
+        Outcome::Succeeded => ("succeeded", None, None, None),
+        Outcome::Failed { reason, message, remedy } => ("failed", Some(reason), Some(message), Some(remedy)),
+        Outcome::Cancelled { reason } => ("cancelled", Some(reason), None, None),
+    };
+    let ended = sqlx::query!(
+        "with ours as (delete from command_lease where seq = $1 and token = $2 returning seq)
+         update command c set state = $3, reason = $4, message = $5, remedy = $6, finished_at = now()
+           from ours where c.seq = ours.seq and c.state = 'waiting'",
+        claim.seq,
+        claim.token,
+        state,
+        reason,
+        message,
+        remedy
+    )
+    .execute(pool)
+    .await?;
+    Ok(ended.rows_affected() == 1)
+}
+
+/// Gives a command back, to be tried again after `delay`. `failed` counts it as an attempt. False: it was not ours.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bool) -> Result<bool, sqlx::Error> {
+    let given = sqlx::query!(
+        "with ours as (delete from command_lease where seq = $1 and token = $2 returning *)
+         insert into command_ready (seq, cluster, kind, version, key, priority, run_at, attempts, rescues)
+         select seq, cluster, kind, version, key, priority, now() + $3, attempts + $4, rescues from ours",
+        claim.seq,
+        claim.token,
+        interval(delay),
+        i32::from(failed)
+    )
+    .execute(pool)
+    .await?;
+    Ok(given.rows_affected() == 1)
+}
+
+/// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead; when it
+/// was a start, the process is killed, since nobody knows how far it came. Answers how many were taken back.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    let rescued = sqlx::query!(
+        "with lost as (
+             delete from command_lease l using manager m
+              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now() and l.rescues < $2
+             returning l.*
+         )
+         insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
+         select seq, cluster, kind, version, key, priority, attempts, rescues + 1 from lost",
+        cluster,
+        MAX_RESCUES
+    )
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    let dead = sqlx::query!(
+        "with lost as (
+             delete from command_lease l using manager m
+              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now() and l.rescues >= $2
+             returning l.seq
+         )
+         update command c set state = 'failed', reason = $3, message = $4, remedy = $5, finished_at = now()
+           from lost where c.seq = lost.seq and c.state = 'waiting'
+         returning c.kind, c.process_id",
+        cluster,
+        MAX_RESCUES,
+        reason::RESCUED_TOO_OFTEN.id,
+        format!("{MAX_RESCUES} managers ended while they carried it out"),
+        reason::RESCUED_TOO_OFTEN.remedy
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for command in dead {
+        if command.kind == CommandKind::StartProcess.as_str() || command.kind == CommandKind::RetryProcess.as_str() {
+            sqlx::query!(
+                "insert into command (id, kind, process_id, requested_by) values ($1, 'kill_process', $2, 'octopus-manager')",
+                Uuid::now_v7(),
+                command.process_id
+            )
+            .execute(&mut *transaction)
+            .await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(rescued)
+}
+
+/// Takes over the watch of a cluster when nobody alive holds it. Answers the fencing token then.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn take_watch(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "insert into watch_lease as held (cluster, instance, token)
+         select $1, $2, nextval('fencing_token')
+          where exists (select from manager m where m.instance = $2 and m.lease_until > now())
+         on conflict (cluster) do update set instance = excluded.instance, token = excluded.token, taken_at = now()
+          where not exists (select from manager m where m.instance = held.instance and m.lease_until > now())
+         returning token",
+        cluster,
+        instance
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// Makes the partitions of the coming days and drops those older than `keep_days`.
+///
+/// # Errors
+/// When Postgres is away; the next call mends it.
+pub async fn maintain_partitions(pool: &PgPool, keep_days: i32) -> Result<(), sqlx::Error> {
+    sqlx::query!("select maintain_partitions($1)", keep_days).execute(pool).await?;
+    Ok(())
+}
+
+/// The installation's id, the label of every object.
+///
+/// # Errors
+/// When Postgres is away or was not migrated.
+pub async fn installation(pool: &PgPool) -> Result<(Uuid, DateTime<Utc>), sqlx::Error> {
+    let row = sqlx::query!("select id, created_at from installation").fetch_one(pool).await?;
+    Ok((row.id, row.created_at))
+}
+
+fn interval(duration: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+}

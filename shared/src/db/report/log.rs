@@ -1,0 +1,274 @@
+//! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::pod::settle_process;
+use super::{ReportError, Watch, watched};
+
+/// One run of one container.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StreamKey {
+    /// Kubernetes' uid of the pod.
+    pub pod_uid: String,
+    /// The container.
+    pub container: String,
+    /// Its restart count.
+    pub restart: i32,
+}
+
+/// How far a stream was stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamCursor {
+    /// Timestamp of the last stored line, nanoseconds since 1970. None: no line yet.
+    pub time: Option<i64>,
+    /// Lines stored with exactly that timestamp.
+    pub count: i32,
+    /// SHA-256 of the last stored line.
+    pub hash: Option<Vec<u8>>,
+    /// Lines stored in all.
+    pub lines: i64,
+    /// Bytes stored in all, without timestamps.
+    pub bytes: i64,
+}
+
+/// A known hole in a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Timestamp of the last line before it, nanoseconds since 1970.
+    pub from: Option<i64>,
+    /// Timestamp of the first line after it.
+    pub to: Option<i64>,
+    /// Stable id of why.
+    pub reason: String,
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// A hole at its very end; none when it was read to the end.
+    pub gap: Option<Gap>,
+    /// How the end of the container was known: `seen`, `inferred` or `unknown`.
+    pub end: &'static str,
+}
+
+/// A stream that is not sealed.
+#[derive(Clone, Debug)]
+pub struct OpenStream {
+    /// Which.
+    pub key: StreamKey,
+    /// The process.
+    pub process_id: Uuid,
+    /// Name of its pod.
+    pub pod_name: String,
+    /// Whether the pod's object is known to be gone.
+    pub pod_gone: bool,
+}
+
+/// Lines of one stream, ready to be stored, and the cursor after them.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The process.
+    pub process_id: Uuid,
+    /// Place in the process's log.
+    pub seq: i64,
+    /// UTC day, fixed when the chunk was made, so that a repeated write meets its own row.
+    pub day: NaiveDate,
+    /// The stream.
+    pub key: StreamKey,
+    /// Lines in it.
+    pub lines: i32,
+    /// Timestamp of its first line.
+    pub first_at: DateTime<Utc>,
+    /// Timestamp of its last line.
+    pub last_at: DateTime<Utc>,
+    /// The lines (`shared::log`).
+    pub data: Vec<u8>,
+    /// The stream's cursor after it.
+    pub cursor: StreamCursor,
+    /// Holes found before or within it.
+    pub gaps: Vec<Gap>,
+}
+
+/// Opens a stream, or finds it as it was left. None: it is sealed.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn open_stream(
+    pool: &PgPool,
+    watch: &Watch,
+    process: Uuid,
+    attempt: i32,
+    key: &StreamKey,
+) -> Result<Option<StreamCursor>, ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    sqlx::query!(
+        "insert into log_stream (process_id, pod_uid, container, restart, attempt) values ($1, $2, $3, $4, $5)
+         on conflict do nothing",
+        process,
+        key.pod_uid,
+        key.container,
+        key.restart,
+        attempt
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let row = sqlx::query!(
+        "select cursor_time, cursor_count, cursor_hash, lines, bytes, seal from log_stream
+          where pod_uid = $1 and container = $2 and restart = $3",
+        key.pod_uid,
+        key.container,
+        key.restart
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(row.seal.is_none().then_some(StreamCursor {
+        time: row.cursor_time,
+        count: row.cursor_count,
+        hash: row.cursor_hash,
+        lines: row.lines,
+        bytes: row.bytes,
+    }))
+}
+
+/// Shows how a stream is read: `follow`, `poll` or `previous`.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn set_reader(pool: &PgPool, watch: &Watch, key: &StreamKey, reader: &str) -> Result<(), ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    sqlx::query!(
+        "update log_stream set reader = $4 where pod_uid = $1 and container = $2 and restart = $3",
+        key.pod_uid,
+        key.container,
+        key.restart,
+        reader
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Streams of a cluster that are not sealed.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn open_streams(pool: &PgPool, cluster: &str) -> Result<Vec<OpenStream>, sqlx::Error> {
+    Ok(sqlx::query!(
+        r#"select s.pod_uid, s.container, s.restart, s.process_id, d.name, d.gone_at is not null as "gone!"
+             from process p join log_stream s on s.process_id = p.id join pod d on d.uid = s.pod_uid
+            where p.cluster = $1 and s.seal is null"#,
+        cluster
+    )
+    .fetch_all(pool)
+    .await?
+    .into_iter()
+    .map(|row| OpenStream {
+        key: StreamKey { pod_uid: row.pod_uid, container: row.container, restart: row.restart },
+        process_id: row.process_id,
+        pod_name: row.name,
+        pod_gone: row.gone,
+    })
+    .collect())
+}
+
+/// The newest chunk of each process. Processes without one are absent.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn last_seqs(pool: &PgPool, processes: &[Uuid]) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
+    Ok(sqlx::query!(
+        r#"select process_id, max(seq) as "seq!" from log_chunk where process_id = any($1) group by process_id"#,
+        processes
+    )
+    .fetch_all(pool)
+    .await?
+    .into_iter()
+    .map(|row| (row.process_id, row.seq))
+    .collect())
+}
+
+/// Stores chunks of many streams and moves their cursors, in one transaction. Repeating it changes nothing.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Result<(), ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    let column = |pick: fn(&Chunk) -> &StreamKey| chunks.iter().map(pick).collect::<Vec<_>>();
+    let keys = column(|chunk| &chunk.key);
+    let pods: Vec<String> = keys.iter().map(|key| key.pod_uid.clone()).collect();
+    let containers: Vec<String> = keys.iter().map(|key| key.container.clone()).collect();
+    let restarts: Vec<i32> = keys.iter().map(|key| key.restart).collect();
+    sqlx::query!(
+        "insert into log_chunk (process_id, seq, day, pod_uid, container, restart, lines, first_at, last_at, data)
+         select * from unnest($1::uuid[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::integer[], $7::integer[],
+                              $8::timestamptz[], $9::timestamptz[], $10::bytea[])
+         on conflict do nothing",
+        &chunks.iter().map(|chunk| chunk.process_id).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.day).collect::<Vec<_>>(),
+        &pods,
+        &containers,
+        &restarts,
+        &chunks.iter().map(|chunk| chunk.lines).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.first_at).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.last_at).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.data.clone()).collect::<Vec<_>>()
+    )
+    .execute(&mut *transaction)
+    .await?;
+    for chunk in chunks {
+        let gaps = serde_json::to_value(&chunk.gaps).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        sqlx::query!(
+            // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
+            "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
+                    first_at = coalesce(first_at, $9), last_at = $10, gaps = gaps || $11
+              where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
+            chunk.key.pod_uid,
+            chunk.key.container,
+            chunk.key.restart,
+            chunk.cursor.time,
+            chunk.cursor.count,
+            chunk.cursor.hash,
+            chunk.cursor.lines,
+            chunk.cursor.bytes,
+            chunk.first_at,
+            chunk.last_at,
+            gaps
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Seals a stream: from here on its pod may go. False: it was sealed before.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    let gaps = serde_json::to_value(seal.gap.iter().collect::<Vec<_>>()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let process = sqlx::query_scalar!(
+        "update log_stream
+            set gaps = gaps || $4, seal = case when gaps || $4 = '[]' then 'complete' else 'gap' end,
+                seal_reason = (gaps || $4) -> -1 ->> 'reason', seal_end = $5, sealed_at = now()
+          where pod_uid = $1 and container = $2 and restart = $3 and seal is null
+         returning process_id",
+        key.pod_uid,
+        key.container,
+        key.restart,
+        gaps,
+        seal.end
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(process) = process {
+        settle_process(&mut transaction, watch, process).await?;
+    }
+    transaction.commit().await?;
+    Ok(process.is_some())
+}

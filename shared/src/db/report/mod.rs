@@ -1,0 +1,96 @@
+//! Cluster -> rows. Every write carries a fencing token; a stale one changes nothing and answers [`ReportError::Fenced`].
+
+mod build;
+mod cluster;
+mod log;
+mod pod;
+mod process;
+
+pub use build::{
+    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, known_image,
+    layer, put_layer,
+};
+pub use cluster::{ClusterReport, report_cluster};
+pub use log::{
+    Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
+    set_reader,
+};
+pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod};
+pub use process::{
+    ProcessRow, RowBehind, created, draining, gone, has_claim, live_processes_of, rows_behind, pod_seen, process, stopping,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use crate::db::claim::Claim;
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The claim or the watch belongs to another manager now.
+    #[error("another manager has taken this over")]
+    Fenced,
+    /// Postgres.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// The right to write back what is seen of a cluster.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// The cluster.
+    pub cluster: String,
+    /// Fencing token.
+    pub token: i64,
+}
+
+/// A transaction in which the claim is ours and stays ours until it ends.
+async fn claimed<'a>(pool: &'a PgPool, claim: &Claim) -> Result<Transaction<'a, Postgres>, ReportError> {
+    let mut transaction = pool.begin().await?;
+    let held = sqlx::query!("select seq from command_lease where seq = $1 and token = $2 for update", claim.seq, claim.token)
+        .fetch_optional(&mut *transaction)
+        .await?;
+    held.map(|_| transaction).ok_or(ReportError::Fenced)
+}
+
+/// A transaction in which the watch is ours: a takeover waits for its end.
+async fn watched<'a>(pool: &'a PgPool, watch: &Watch) -> Result<Transaction<'a, Postgres>, ReportError> {
+    let mut transaction = pool.begin().await?;
+    let held = sqlx::query!(
+        "select token from watch_lease where cluster = $1 and token = $2 for share",
+        watch.cluster,
+        watch.token
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    held.map(|_| transaction).ok_or(ReportError::Fenced)
+}
+
+/// Calls the database's own `transition`.
+#[expect(clippy::too_many_arguments, reason = "the columns of an event")]
+async fn transition(
+    connection: &mut PgConnection,
+    process: uuid::Uuid,
+    lifecycle: crate::process::Lifecycle,
+    verdict: &crate::pod::Verdict,
+    remedy: Option<&str>,
+    pod_uid: Option<&str>,
+    resource_version: Option<&str>,
+    message: Option<&str>,
+) -> Result<bool, sqlx::Error> {
+    Ok(sqlx::query_scalar!(
+        "select transition($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        process,
+        lifecycle as crate::process::Lifecycle,
+        verdict.state.as_str(),
+        verdict.reason.map(|reason| reason.id),
+        message.or(verdict.message.as_deref()),
+        remedy.or(verdict.reason.map(|reason| reason.remedy)).filter(|remedy| !remedy.is_empty()),
+        verdict.exit_code,
+        pod_uid,
+        resource_version
+    )
+    .fetch_one(connection)
+    .await?
+    .unwrap_or(false))
+}

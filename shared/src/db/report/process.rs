@@ -1,0 +1,236 @@
+//! Processes: what a command needs to know of them, and what it did.
+
+use serde_json::Value;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{ReportError, claimed, transition};
+use crate::db::claim::Claim;
+use crate::function::FunctionSpec;
+use crate::pod::Verdict;
+use crate::process::{Lifecycle, ProcessSpec, ProcessState};
+use crate::reason;
+
+/// Everything that a command needs to know of a process.
+#[derive(Clone, Debug)]
+pub struct ProcessRow {
+    /// The process.
+    pub id: Uuid,
+    /// Name of its objects.
+    pub name: String,
+    /// The function.
+    pub function: String,
+    /// Number of the revision.
+    pub revision: i32,
+    /// The function's settings at that revision.
+    pub function_spec: FunctionSpec,
+    /// What was asked for.
+    pub spec: ProcessSpec,
+    /// Whether it was asked to end.
+    pub killed: bool,
+    /// The shortest grace that a kill asked for, in seconds.
+    pub kill_grace_seconds: Option<i32>,
+    /// Whether a kill asked for force.
+    pub kill_force: bool,
+    /// How far it has come.
+    pub lifecycle: Lifecycle,
+    /// What it shows.
+    pub state: ProcessState,
+    /// The current attempt.
+    pub attempt: i32,
+    /// Repository and digest of the image, once built.
+    pub image: Option<(String, String)>,
+}
+
+/// One process.
+///
+/// # Errors
+/// When Postgres is away, or the row was written by a release that this one does not understand.
+pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, p.spec, p.desired = 'killed' as "killed!",
+                  p.kill_grace_seconds, p.kill_force, p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
+                  p.attempt, i.repository as "repository?", i.digest as "digest?"
+             from process p join revision r on r.id = p.revision_id left join image i on i.input_hash = r.image
+            where p.id = $1"#,
+        id
+    )
+    .fetch_one(pool)
+    .await?;
+    let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+    Ok(ProcessRow {
+        id: row.id,
+        name: row.name,
+        function: row.function_name,
+        revision: row.number,
+        function_spec: serde_json::from_value(row.function_spec).map_err(unreadable)?,
+        spec: serde_json::from_value(row.spec).map_err(unreadable)?,
+        killed: row.killed,
+        kill_grace_seconds: row.kill_grace_seconds,
+        kill_force: row.kill_force,
+        lifecycle: row.lifecycle,
+        state: row.state,
+        attempt: row.attempt,
+        image: row.repository.zip(row.digest),
+    })
+}
+
+/// Whether a pod of this attempt was ever seen: then it ran, and creating it again would run it twice.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn pod_seen(pool: &PgPool, process: Uuid, attempt: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from pod where process_id = $1 and attempt = $2) as "seen!""#,
+        process,
+        attempt
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Whether a start of this process is being carried out by anybody.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn has_claim(pool: &PgPool, process: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select exists (select from command_lease where key = $1) as "claimed!""#,
+        format!("process:{process}")
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Records that the objects exist.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn created(
+    pool: &PgPool,
+    claim: &Claim,
+    process: Uuid,
+    manifest: &Value,
+    endpoint: Option<&str>,
+) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    sqlx::query!(
+        "update process set manifest = $2, endpoint = $3 where id = $1 and lifecycle < 'gone'",
+        process,
+        manifest,
+        endpoint
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let lifecycle = sqlx::query_scalar!(r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#, process)
+        .fetch_one(&mut *transaction)
+        .await?;
+    // The watch may have seen the pod before we could report its creation: then it knows more than we do.
+    if lifecycle == Lifecycle::Requested {
+        let verdict = Verdict::plain(ProcessState::Starting);
+        transition(&mut transaction, process, Lifecycle::Created, &verdict, None, None, None, None).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Shows that a process is being ended.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn stopping(pool: &PgPool, claim: &Claim, process: Uuid) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    let row = sqlx::query!(
+        r#"select lifecycle as "lifecycle: Lifecycle", state as "state: ProcessState" from process where id = $1 for update"#,
+        process
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    if row.lifecycle < Lifecycle::Stopping {
+        let state = if row.state.is_terminal() { row.state } else { ProcessState::Stopping };
+        let verdict = Verdict { reason: Some(reason::KILL_REQUESTED), ..Verdict::plain(state) };
+        transition(&mut transaction, process, Lifecycle::Stopping, &verdict, None, None, None, None).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Records that nothing of a process is left. It keeps the end that was seen; otherwise it shows `verdict`. A start that
+/// still waits is cancelled with it.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn gone(pool: &PgPool, claim: &Claim, process: Uuid, verdict: &Verdict) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    let row = sqlx::query!(
+        r#"select state as "state: ProcessState", reason, message, remedy, exit_code from process where id = $1 for update"#,
+        process
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    if row.state.is_terminal() {
+        let known = reason::ALL.iter().copied().find(|known| Some(known.id) == row.reason.as_deref());
+        let verdict = Verdict { state: row.state, reason: known, message: row.message, exit_code: row.exit_code };
+        transition(&mut transaction, process, Lifecycle::Gone, &verdict, row.remedy.as_deref(), None, None, None).await?;
+    } else {
+        transition(&mut transaction, process, Lifecycle::Gone, verdict, None, None, None, None).await?;
+    }
+    sqlx::query!(
+        "with waiting as (delete from command_ready where key = $1 returning seq)
+         update command c set state = 'cancelled', reason = 'killed_before_creation', finished_at = now()
+           from waiting where c.seq = waiting.seq and c.state = 'waiting'",
+        format!("process:{process}")
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Which open log streams a process has, as container ends are drained: (pod uid, container, restart).
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn draining(pool: &PgPool, pod_uid: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "open!" from log_stream where pod_uid = $1 and seal is null"#,
+        pod_uid
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// Processes of a function that are not gone.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn live_processes_of(pool: &PgPool, function: &str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "live!" from process where function_name = $1 and lifecycle < 'gone'"#,
+        function
+    )
+    .fetch_one(pool)
+    .await
+}
+
+/// What a reconciler needs to know of a process to judge an object that carries its label.
+#[derive(Clone, Debug)]
+pub struct RowBehind {
+    /// The process.
+    pub id: Uuid,
+    /// How far it has come.
+    pub lifecycle: Lifecycle,
+    /// The current attempt.
+    pub attempt: i32,
+}
+
+/// The rows behind a set of objects; ids without a row are absent from the answer.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn rows_behind(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<RowBehind>, sqlx::Error> {
+    sqlx::query_as!(
+        RowBehind,
+        r#"select id, lifecycle as "lifecycle: Lifecycle", attempt from process where id = any($1)"#,
+        ids
+    )
+    .fetch_all(pool)
+    .await
+}

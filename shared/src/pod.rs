@@ -1,0 +1,253 @@
+//! Pods as managers see them, and what they make of their process.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::process::{Lifecycle, ProcessKind, ProcessState};
+use crate::reason;
+
+/// One look at a pod, folded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodObservation {
+    /// Kubernetes' uid.
+    pub uid: String,
+    /// The process that it was made for.
+    pub process_id: Uuid,
+    /// The attempt that it was made for.
+    pub attempt: i32,
+    /// Name in the function namespace.
+    pub name: String,
+    /// Node, once scheduled.
+    pub node: Option<String>,
+    /// Kubernetes' phase.
+    pub phase: String,
+    /// What it means.
+    pub verdict: Verdict,
+    /// Restarts of the function's container.
+    pub restart_count: i32,
+    /// Container statuses.
+    pub containers: Vec<ContainerStatus>,
+    /// Version of the object that was folded.
+    pub resource_version: String,
+    /// creationTimestamp.
+    pub created_at: DateTime<Utc>,
+    /// Whether its containers have ended.
+    pub ended: bool,
+    /// Whether the object is gone.
+    pub gone: bool,
+}
+
+/// State, reason and words of a pod or a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The state.
+    pub state: ProcessState,
+    /// Stable id of why.
+    pub reason: Option<reason::Reason>,
+    /// Kubernetes' own words.
+    pub message: Option<String>,
+    /// Exit code of the function's container, where it is known.
+    pub exit_code: Option<i32>,
+}
+
+impl Verdict {
+    /// A state that needs no explanation.
+    pub fn plain(state: ProcessState) -> Self {
+        Self { state, reason: None, message: None, exit_code: None }
+    }
+
+    /// A state with its reason.
+    pub fn because(state: ProcessState, reason: reason::Reason, message: impl Into<String>) -> Self {
+        Self { state, reason: Some(reason), message: Some(message.into()), exit_code: None }
+    }
+}
+
+/// One container of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Name in the pod.
+    pub name: String,
+    /// Id that the node gave to this run.
+    pub container_id: Option<String>,
+    /// How often it was restarted.
+    pub restart_count: i32,
+    /// `waiting`, `running` or `terminated`.
+    pub state: String,
+    /// Kubernetes' reason for the state.
+    pub reason: Option<String>,
+    /// Exit code once terminated.
+    pub exit_code: Option<i32>,
+    /// When this run began.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When this run ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What is known of one pod of a process, as its row holds it.
+#[derive(Clone, Debug)]
+pub struct KnownPod {
+    /// The attempt that it was made for.
+    pub attempt: i32,
+    /// What it last meant.
+    pub verdict: Verdict,
+    /// Whether its containers were seen to have ended.
+    pub ended: bool,
+    /// Whether the object is gone.
+    pub gone: bool,
+    /// creationTimestamp.
+    pub created_at: DateTime<Utc>,
+}
+
+/// What is known of a process before a new look.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownProcess {
+    /// `service` or `task`.
+    pub kind: ProcessKind,
+    /// Whether it was asked to end.
+    pub killed: bool,
+    /// How far it has come.
+    pub lifecycle: Lifecycle,
+    /// What it shows.
+    pub state: ProcessState,
+    /// The current attempt of a task.
+    pub attempt: i32,
+    /// How many further attempts a task has.
+    pub retries: i32,
+    /// Whether all its log streams are sealed.
+    pub logs_sealed: bool,
+}
+
+/// What is to be done with a process after a look at its pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing has changed.
+    Stay,
+    /// Show this.
+    Show(Lifecycle, Verdict),
+    /// The attempt failed and another one follows.
+    Retry(Verdict),
+}
+
+/// Decides what the pods of a process say about it. Pure.
+pub fn judge(process: &KnownProcess, pods: &[KnownPod]) -> Step {
+    if process.lifecycle == Lifecycle::Gone || pods.is_empty() {
+        return Step::Stay;
+    }
+    let all_gone = pods.iter().all(|pod| pod.gone);
+    if process.lifecycle == Lifecycle::Stopping || process.killed {
+        // The kill decides when it is gone; here it is only seen that the containers have ended.
+        let ended = process.lifecycle == Lifecycle::Stopping && pods.iter().all(|pod| pod.ended || pod.gone);
+        return if ended && !process.state.is_terminal() {
+            Step::Show(Lifecycle::Stopping, Verdict { reason: Some(reason::KILL_REQUESTED), ..Verdict::plain(ProcessState::Killed) })
+        } else {
+            Step::Stay
+        };
+    }
+    match process.kind {
+        ProcessKind::Service => Step::Show(Lifecycle::Created, service(pods)),
+        ProcessKind::Task => {
+            if process.state.is_terminal() {
+                // Ended before: gone as soon as its pods and the rest of its logs are.
+                return if all_gone && process.logs_sealed { end_of(process, pods) } else { Step::Stay };
+            }
+            let Some(pod) = newest(pods.iter().filter(|pod| pod.attempt == process.attempt)) else { return Step::Stay };
+            let verdict = task(pod);
+            if verdict.state == ProcessState::Failed && process.attempt <= process.retries {
+                Step::Retry(verdict)
+            } else {
+                Step::Show(Lifecycle::Created, verdict)
+            }
+        }
+    }
+}
+
+fn end_of(process: &KnownProcess, pods: &[KnownPod]) -> Step {
+    match newest(pods.iter().filter(|pod| pod.attempt == process.attempt)) {
+        Some(pod) => Step::Show(Lifecycle::Gone, task(pod)),
+        None => Step::Stay,
+    }
+}
+
+fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> {
+    pods.max_by_key(|pod| pod.created_at)
+}
+
+fn task(pod: &KnownPod) -> Verdict {
+    if pod.gone && !pod.verdict.state.is_terminal() {
+        return Verdict::because(
+            ProcessState::Failed,
+            reason::DELETED_BY_OTHER,
+            "the pod was deleted before its container was seen to end",
+        );
+    }
+    pod.verdict.clone()
+}
+
+fn service(pods: &[KnownPod]) -> Verdict {
+    let live = || pods.iter().filter(|pod| !pod.gone && !pod.ended);
+    let chosen = newest(live().filter(|pod| pod.verdict.state == ProcessState::Ready)).or_else(|| newest(live()));
+    match chosen {
+        Some(pod) => pod.verdict.clone(),
+        None => Verdict::plain(ProcessState::Starting),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(state: ProcessState, ended: bool, gone: bool) -> KnownPod {
+        KnownPod { attempt: 1, verdict: Verdict::plain(state), ended, gone, created_at: DateTime::UNIX_EPOCH }
+    }
+
+    fn process(kind: ProcessKind, lifecycle: Lifecycle, state: ProcessState) -> KnownProcess {
+        KnownProcess { kind, killed: false, lifecycle, state, attempt: 1, retries: 0, logs_sealed: true }
+    }
+
+    #[test]
+    fn the_pods_decide() {
+        use Lifecycle::{Created, Gone, Requested, Stopping};
+        use ProcessKind::{Service, Task};
+        use ProcessState::{Failed, Killed, Pending, Ready, Running, Starting, Succeeded};
+        let show = |lifecycle, state| Step::Show(lifecycle, Verdict::plain(state));
+        let cases = [
+            ("no pod", process(Task, Created, Starting), vec![], Step::Stay),
+            ("seen before the creation was reported", process(Task, Requested, Pending), vec![pod(Running, false, false)], show(Created, Running)),
+            ("task ends", process(Task, Created, Running), vec![pod(Succeeded, true, false)], show(Created, Succeeded)),
+            ("task's pod removed", process(Task, Created, Succeeded), vec![pod(Succeeded, true, true)], show(Gone, Succeeded)),
+            ("already gone", process(Task, Gone, Succeeded), vec![pod(Succeeded, true, true)], Step::Stay),
+            ("ready beats a starting pod", process(Service, Created, Running), vec![pod(Ready, false, false), pod(Starting, false, false)], show(Created, Ready)),
+            ("a service replaces its pod", process(Service, Created, Ready), vec![pod(Failed, true, true)], show(Created, Starting)),
+            ("stopping, still running", process(Service, Stopping, ProcessState::Stopping), vec![pod(Running, false, false)], Step::Stay),
+            ("killed stays killed", process(Service, Stopping, Killed), vec![pod(Failed, true, true)], Step::Stay),
+        ];
+        for (name, process, pods, expected) in cases {
+            assert_eq!(judge(&process, &pods), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_task_whose_pod_somebody_deleted_has_failed() {
+        let seen = judge(&process(ProcessKind::Task, Lifecycle::Created, ProcessState::Running), &[pod(ProcessState::Running, false, true)]);
+        assert!(matches!(seen, Step::Show(Lifecycle::Created, Verdict { reason: Some(reason::DELETED_BY_OTHER), .. })));
+    }
+
+    #[test]
+    fn a_failed_attempt_is_repeated_only_when_asked_for() {
+        let mut task = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Running);
+        let failed = [pod(ProcessState::Failed, true, false)];
+        assert!(matches!(judge(&task, &failed), Step::Show(..)));
+        task.retries = 1;
+        assert!(matches!(judge(&task, &failed), Step::Retry(_)));
+        task.attempt = 2;
+        assert_eq!(judge(&task, &failed), Step::Stay, "the second attempt has no pod yet");
+    }
+
+    #[test]
+    fn an_open_log_keeps_a_process_from_being_gone() {
+        let mut task = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Succeeded);
+        task.logs_sealed = false;
+        assert_eq!(judge(&task, &[pod(ProcessState::Succeeded, true, true)]), Step::Stay);
+    }
+}
