@@ -1,0 +1,78 @@
+//! Names, labels and annotations: how objects say whose they are. One place makes them and one place reads them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use octopus_shared::db::report::ProcessRow;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The installation that an object belongs to.
+pub const INSTALLATION: &str = "octopus-process-manager/installation";
+/// The process that an object was made for.
+pub const PROCESS: &str = "octopus-process-manager/process";
+/// The function, for people and for network policies.
+pub const FUNCTION: &str = "octopus-process-manager/function";
+/// Number of the revision.
+pub const REVISION: &str = "octopus-process-manager/revision";
+/// Attempt that a pod was made for.
+pub const ATTEMPT: &str = "octopus-process-manager/attempt";
+/// `service` or `task`.
+pub const KIND: &str = "octopus-process-manager/kind";
+/// Pods that may call other functions: k8s/networkpolicy.yaml lets them.
+pub const CALLS_FUNCTIONS: &str = "octopus-process-manager/calls-functions";
+/// Hash of the object as we made it: tells an adopted object from a foreign or changed one.
+pub const SPEC_HASH: &str = "octopus-process-manager/spec-hash";
+/// When a kill lowered the deadline of a pod.
+pub const STOPPING_SINCE: &str = "octopus-process-manager/stopping-since";
+/// Kubernetes' own recommended label.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value on everything we make.
+pub const MANAGER: &str = "octopus-manager";
+
+/// Labels of every object of a process.
+pub fn labels(installation: Uuid, process: &ProcessRow) -> BTreeMap<String, String> {
+    [
+        (MANAGED_BY, MANAGER.to_owned()),
+        ("app.kubernetes.io/name", process.function.clone()),
+        (INSTALLATION, installation.to_string()),
+        (PROCESS, process.id.to_string()),
+        (FUNCTION, process.function.clone()),
+        (REVISION, process.revision.to_string()),
+        (KIND, process.spec.kind.as_str().to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// Selects everything of an installation.
+pub fn of_installation(installation: Uuid) -> String {
+    format!("{INSTALLATION}={installation}")
+}
+
+/// Selects everything of a process.
+pub fn of_process(installation: Uuid, process: Uuid) -> String {
+    format!("{INSTALLATION}={installation},{PROCESS}={process}")
+}
+
+/// The process that an object says it was made for.
+pub fn process_of(metadata: &ObjectMeta) -> Option<Uuid> {
+    metadata.labels.as_ref()?.get(PROCESS)?.parse().ok()
+}
+
+/// The attempt that a pod says it was made for; pods of services have none and count as the first.
+pub fn attempt_of(metadata: &ObjectMeta) -> i32 {
+    let attempt = metadata.labels.as_ref().and_then(|labels| labels.get(ATTEMPT));
+    attempt.and_then(|attempt| attempt.parse().ok()).unwrap_or(1)
+}
+
+/// Whether an object is of this installation.
+pub fn is_ours(metadata: &ObjectMeta, installation: Uuid) -> bool {
+    metadata.labels.as_ref().and_then(|labels| labels.get(INSTALLATION)).is_some_and(|id| *id == installation.to_string())
+}
+
+/// The hash for [`SPEC_HASH`], over an object's JSON without that annotation.
+pub fn spec_hash(object: &impl serde::Serialize) -> Result<String, serde_json::Error> {
+    Ok(hex::encode(&Sha256::digest(serde_json::to_vec(object)?)[..16]))
+}

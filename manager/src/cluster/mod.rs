@@ -1,0 +1,289 @@
+//! The cluster: the only place that speaks with its API server. Every call has a time limit, every write names what it is
+//! about by uid, and 404 on a deletion means done.
+
+pub mod label;
+pub mod object;
+pub mod state;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service};
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::cluster::object::Surroundings;
+use crate::config::Config;
+
+/// No call to the API server takes longer; logs and watches have idle limits of their own.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
+const PAGE: u32 = 250;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The API server refused: asking again would not help.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        code: u16,
+        /// The API server's words.
+        message: String,
+    },
+    /// The API server did not answer, or asked for patience.
+    #[error("the API server does not answer: {0}")]
+    Away(String),
+    /// An object of that name exists and is not what was to be created.
+    #[error("an object named {0} exists and is not ours")]
+    NameTaken(String),
+    /// The kubeconfig cannot be used.
+    #[error("{0}")]
+    Kubeconfig(String),
+}
+
+impl From<kube::Error> for ClusterError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+                Self::Refused { code: status.code, message: status.message }
+            }
+            kube::Error::Api(status) => Self::Away(format!("{} {}", status.code, status.message)),
+            other => Self::Away(other.to_string()),
+        }
+    }
+}
+
+/// One function namespace of one cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    /// The function namespace.
+    pub namespace: String,
+    /// The API server's gitVersion.
+    pub version: String,
+    /// What all objects have in common.
+    pub around: Surroundings,
+    /// When the database was set up: what is older is not ours to judge.
+    pub installed_at: DateTime<Utc>,
+}
+
+impl Cluster {
+    /// Reads the kubeconfig and asks the API server for its version.
+    ///
+    /// # Errors
+    /// When either is not there yet.
+    pub async fn connect(config: &Config, installation: Uuid, installed_at: DateTime<Utc>) -> Result<Self, ClusterError> {
+        let unusable = |error: &dyn std::fmt::Display| {
+            ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
+        };
+        let kubeconfig = Kubeconfig::read_from(&config.kubeconfig).map_err(|error| unusable(&error))?;
+        let mut settings = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| unusable(&error))?;
+        settings.connect_timeout = Some(Duration::from_secs(5));
+        // A retried create answers 409 for our own object; every command is retried as a whole instead.
+        settings.default_retry = false;
+        let client = Client::try_from(settings).map_err(|error| unusable(&error))?;
+        let version = limited(client.apiserver_version()).await?;
+        let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
+        let around = Surroundings {
+            installation,
+            pull_secret: config.registry_pull_secret.clone(),
+            runtime_class: config.runtime_class.clone(),
+            // An older API server would drop the field and run the pod as if it had not been asked for.
+            user_namespaces: config.user_namespaces && minor >= 30,
+        };
+        Ok(Self { client, namespace: config.namespace.clone(), version: version.git_version, around, installed_at })
+    }
+
+    /// Objects of one kind in the function namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The API server's version: whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<String, ClusterError> {
+        Ok(limited(self.client.apiserver_version()).await?.git_version)
+    }
+
+    /// Creates an object. One of the same name is looked at: the same spec of ours is adopted.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn create<K>(&self, object: &K) -> Result<K, ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+    {
+        match limited(self.api::<K>().create(&PostParams::default(), object)).await {
+            Err(ClusterError::Refused { code: 409, .. }) => self.adopt(object).await,
+            answer => answer,
+        }
+    }
+
+    async fn adopt<K>(&self, wanted: &K) -> Result<K, ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let name = wanted.meta().name.clone().unwrap_or_default();
+        let found = limited(self.api::<K>().get_opt(&name)).await?;
+        let found = found.ok_or_else(|| ClusterError::Away(format!("{name} exists and does not: it is being deleted")))?;
+        let hash = |object: &K| object.meta().annotations.as_ref().and_then(|all| all.get(label::SPEC_HASH).cloned());
+        let same = label::is_ours(found.meta(), self.around.installation) && hash(&found) == hash(wanted);
+        if same && found.meta().deletion_timestamp.is_none() { Ok(found) } else { Err(ClusterError::NameTaken(name)) }
+    }
+
+    /// All objects of a kind under a label selector: a consistent list, in pages.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn list<K>(&self, selector: &str) -> Result<Vec<K>, ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api = self.api::<K>();
+        let mut parameters = ListParams::default().labels(selector).limit(PAGE);
+        let mut objects = Vec::new();
+        loop {
+            let page = limited(api.list(&parameters)).await?;
+            objects.extend(page.items);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    /// A pod by name, if it still has this uid.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn pod(&self, name: &str, uid: &str) -> Result<Option<Pod>, ClusterError> {
+        let pod = limited(self.api::<Pod>().get_opt(name)).await?;
+        Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)))
+    }
+
+    /// Deletes an object if it still is the one with this uid. What is gone, or is another one by now, counts as deleted.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn delete<K>(&self, name: &str, uid: &str, deletion: Deletion) -> Result<(), ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let parameters = DeleteParams {
+            grace_period_seconds: match deletion {
+                Deletion::Graceful | Deletion::Orphaning => None,
+                Deletion::Within(seconds) => Some(seconds),
+            },
+            propagation_policy: (deletion == Deletion::Orphaning).then_some(PropagationPolicy::Orphan),
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match limited(self.api::<K>().delete(name, &parameters)).await {
+            Ok(_) | Err(ClusterError::Refused { code: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a pod end without losing its log: lowers its active deadline. SIGTERM comes at once and the pod's grace is
+    /// honoured; the object and the log stay until they are deleted.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; 409 when the pod changed since it was read.
+    pub async fn lower_deadline(&self, pod: &Pod, now: DateTime<Utc>) -> Result<(), ClusterError> {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let patch = json!({
+            "metadata": {
+                "uid": pod.metadata.uid,
+                "resourceVersion": pod.metadata.resource_version,
+                "annotations": { label::STOPPING_SINCE: now.to_rfc3339_opts(SecondsFormat::Millis, true) },
+            },
+            "spec": { "activeDeadlineSeconds": 1 },
+        });
+        match limited(self.api::<Pod>().patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+            Ok(_) | Err(ClusterError::Refused { code: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deployments, ReplicaSets and Services of a process.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn controllers(&self, process: Uuid) -> Result<Controllers, ClusterError> {
+        let selector = label::of_process(self.around.installation, process);
+        Ok(Controllers {
+            deployments: self.list(&selector).await?,
+            replica_sets: self.list(&selector).await?,
+            services: self.list(&selector).await?,
+        })
+    }
+
+    /// ResourceQuotas of the function namespace.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn quotas(&self) -> Result<Vec<ResourceQuota>, ClusterError> {
+        self.list("").await
+    }
+}
+
+/// How an object goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// As it was created to.
+    Graceful,
+    /// Within seconds; 0 removes the object at once.
+    Within(u32),
+    /// It alone, what it controls stays.
+    Orphaning,
+}
+
+/// What keeps the pods of a service alive.
+#[derive(Clone, Debug, Default)]
+pub struct Controllers {
+    /// Deployments.
+    pub deployments: Vec<Deployment>,
+    /// ReplicaSets.
+    pub replica_sets: Vec<ReplicaSet>,
+    /// Services.
+    pub services: Vec<Service>,
+}
+
+impl Controllers {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.deployments.is_empty() && self.replica_sets.is_empty() && self.services.is_empty()
+    }
+}
+
+/// A call, within its time limit.
+async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
+    let started = std::time::Instant::now();
+    let answer = match tokio::time::timeout(CALL_LIMIT, call).await {
+        Ok(answer) => answer.map_err(ClusterError::from),
+        Err(_) => Err(ClusterError::Away(format!("no answer within {} s", CALL_LIMIT.as_secs()))),
+    };
+    let ending = match &answer {
+        Ok(_) => "ok",
+        Err(ClusterError::Refused { .. }) => "refused",
+        Err(_) => "away",
+    };
+    metrics::histogram!("octopus_cluster_call_seconds", "ending" => ending).record(started.elapsed());
+    answer
+}

@@ -1,0 +1,108 @@
+//! Every setting of the manager, read once from the command line and the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use url::Url;
+
+/// Claims commands from Postgres, builds images, drives one Kubernetes cluster, and writes back what it sees.
+///
+/// It runs outside the cluster. Any number of managers may serve one cluster; each takes over within seconds what a dead
+/// one left. SIGTERM finishes what is under way, a second one gives it back at once.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Config {
+    /// Postgres, as a login in the role octopus_manager. A direct connection: LISTEN does not pass a transaction pooler.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: String,
+    /// Connections to Postgres at most.
+    #[arg(long, env = "OCTOPUS_DATABASE_CONNECTIONS", default_value_t = 16)]
+    pub database_connections: u32,
+    /// Kubeconfig of the manager's service account. It may appear later: the manager waits for it.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: PathBuf,
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "OCTOPUS_LISTEN", default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+    /// Name of the cluster: commands are addressed to it.
+    #[arg(long, env = "OCTOPUS_CLUSTER", default_value = "default")]
+    pub cluster: String,
+    /// Namespace of the functions. The manager needs no right outside of it.
+    #[arg(long, env = "OCTOPUS_NAMESPACE", default_value = "octopus-functions")]
+    pub namespace: String,
+    /// Registry that images are pushed to: http(s)://host:port.
+    #[arg(long, env = "OCTOPUS_REGISTRY_PUSH")]
+    pub registry_push: String,
+    /// User at that registry.
+    #[arg(long, env = "OCTOPUS_REGISTRY_PUSH_USER")]
+    pub registry_push_user: Option<String>,
+    /// File that holds the password of that user.
+    #[arg(long, env = "OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE")]
+    pub registry_push_password_file: Option<PathBuf>,
+    /// Name under which nodes pull the same images: host:port, with a path if there is one.
+    #[arg(long, env = "OCTOPUS_REGISTRY_PULL")]
+    pub registry_pull: String,
+    /// Secret of type dockerconfigjson in the function namespace with which nodes pull. The manager only names it.
+    #[arg(long, env = "OCTOPUS_REGISTRY_PULL_SECRET")]
+    pub registry_pull_secret: Option<String>,
+    /// Base image for each Python version: cp311=reference,cp312=reference. http:// before a reference: a plain registry.
+    #[arg(long, env = "OCTOPUS_BASE_IMAGES", default_value = "cp310=docker.io/library/python:3.10-slim,cp311=docker.io/library/python:3.11-slim,cp312=docker.io/library/python:3.12-slim,cp313=docker.io/library/python:3.13-slim")]
+    pub base_images: String,
+    /// The uv binary, which resolves and unpacks dependencies.
+    #[arg(long, env = "OCTOPUS_UV", default_value = "uv")]
+    pub uv: PathBuf,
+    /// Any Python from 3.8: uv does not start without one. Nothing of a function is run by it.
+    #[arg(long, env = "OCTOPUS_PYTHON", default_value = "python3")]
+    pub python: PathBuf,
+    /// Package index instead of PyPI. It may hold credentials, which are never shown.
+    #[arg(long, env = "OCTOPUS_INDEX_URL", hide_env_values = true)]
+    pub index_url: Option<Url>,
+    /// Where wheels and layers are kept between builds. It may be emptied at any time.
+    #[arg(long, env = "OCTOPUS_CACHE_DIR", default_value = "/var/cache/octopus")]
+    pub cache_dir: PathBuf,
+    /// Certificate authorities (PEM) for the registry and the package index, for a company proxy for one.
+    #[arg(long, env = "OCTOPUS_CA_BUNDLE")]
+    pub ca_bundle: Option<PathBuf>,
+    /// Runtime class of the pods, for example gvisor.
+    #[arg(long, env = "OCTOPUS_RUNTIME_CLASS")]
+    pub runtime_class: Option<String>,
+    /// Run pods in user namespaces. Needs Kubernetes 1.30 and nodes that can: ask the cluster's operator.
+    #[arg(long, env = "OCTOPUS_USER_NAMESPACES")]
+    pub user_namespaces: bool,
+    /// Seconds that a claim outlives its manager's last beat. Another manager takes over after that.
+    #[arg(long, env = "OCTOPUS_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=300))]
+    pub lease_seconds: u64,
+    /// Seconds between two looks at the queue when nothing announces work.
+    #[arg(long, env = "OCTOPUS_POLL_SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub poll_seconds: u64,
+    /// Images built at the same time.
+    #[arg(long, env = "OCTOPUS_BUILDS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub builds: u32,
+    /// Processes created at the same time.
+    #[arg(long, env = "OCTOPUS_STARTS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub starts: u32,
+    /// Processes ended at the same time.
+    #[arg(long, env = "OCTOPUS_KILLS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub kills: u32,
+    /// Logs followed at the same time; the others are read again and again. A node serves 128 to all its readers.
+    #[arg(long, env = "OCTOPUS_FOLLOWED_LOGS", default_value_t = 100)]
+    pub followed_logs: usize,
+    /// Days after which events and logs are dropped.
+    #[arg(long, env = "OCTOPUS_KEEP_DAYS", default_value_t = 14, value_parser = clap::value_parser!(i32).range(1..=3650))]
+    pub keep_days: i32,
+    /// Seconds that an object of ours without a row is left alone.
+    #[arg(long, env = "OCTOPUS_ORPHAN_GRACE_SECONDS", default_value_t = 60)]
+    pub orphan_grace_seconds: u64,
+    /// Log as JSON, for collectors.
+    #[arg(long, env = "OCTOPUS_LOG_JSON")]
+    pub log_json: bool,
+}
+
+impl Config {
+    /// How long a claim outlives the last beat.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+}

@@ -1,0 +1,130 @@
+//! What every part of a running manager shares.
+
+use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::BoxFuture;
+use octopus_shared::db::claim::Claim;
+use octopus_shared::db::report::{self, CachedLayer as CachedRow};
+use sqlx::PgPool;
+
+use crate::RunError;
+use crate::changes::Changes;
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry};
+
+/// What every part of a running manager shares.
+pub struct Context {
+    /// Settings.
+    pub config: Config,
+    /// Postgres.
+    pub pool: PgPool,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The image builder.
+    pub builder: Builder,
+    /// Announces what changed.
+    pub changes: Changes,
+    /// What readiness shows.
+    pub health: std::sync::Arc<Health>,
+}
+
+impl Context {
+    /// Announces that a command and what it is about have changed.
+    pub fn announce(&self, claim: &Claim) {
+        self.changes.announce(claim.id);
+        if let Some(process) = claim.process_id {
+            self.changes.announce(process);
+        }
+    }
+}
+
+/// What readiness shows.
+#[derive(Debug, Default)]
+pub struct Health {
+    leased: AtomicBool,
+    cluster: AtomicBool,
+    halted: Mutex<Option<String>>,
+}
+
+impl Health {
+    /// Whether this manager holds a lease.
+    pub fn set_leased(&self, leased: bool) {
+        self.leased.store(leased, Ordering::Relaxed);
+    }
+
+    /// Whether the API server answered the last time.
+    pub fn set_cluster(&self, reachable: bool) {
+        self.cluster.store(reachable, Ordering::Relaxed);
+    }
+
+    /// Why the reconciler removes nothing at the moment.
+    pub fn set_halted(&self, why: Option<String>) {
+        *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// The same, for the report of the cluster.
+    pub fn halted(&self) -> Option<String> {
+        self.halted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is missing; empty when ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if !self.leased.load(Ordering::Relaxed) {
+            missing.push("no lease: is Postgres reachable?");
+        }
+        if !self.cluster.load(Ordering::Relaxed) {
+            missing.push("the cluster's API server does not answer");
+        }
+        missing
+    }
+}
+
+/// Dependency layers that were pushed before, remembered in Postgres. A lookup that fails costs a layer, not a build.
+pub struct LayerRows(pub PgPool);
+
+impl LayerCache for LayerRows {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<CachedLayer>> {
+        Box::pin(async move {
+            let row = report::layer(&self.0, key).await.ok().flatten()?;
+            Some(CachedLayer { digest: row.digest, diff_id: row.diff_id, size: u64::try_from(row.size_bytes).ok()? })
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, layer: &'a CachedLayer) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let row = CachedRow {
+                digest: layer.digest.clone(),
+                diff_id: layer.diff_id.clone(),
+                size_bytes: i64::try_from(layer.size).unwrap_or(i64::MAX),
+            };
+            if let Err(error) = report::put_layer(&self.0, key, &row).await {
+                tracing::warn!(error = %error, "a layer was not remembered");
+            }
+        })
+    }
+}
+
+/// The builder's part of the settings.
+pub(crate) fn image_settings(config: &Config) -> Result<ImageSettings, RunError> {
+    let refused = |setting, problem: String| RunError::Setting { setting, problem };
+    let password = match &config.registry_push_password_file {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| refused("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", format!("{}: {error}", path.display())))?,
+        None => String::new(),
+    };
+    let credentials = config.registry_push_user.clone().map(|user| (user, password.trim_end().to_owned()));
+    Ok(ImageSettings {
+        push: PushRegistry::new(&config.registry_push, credentials)
+            .map_err(|problem| refused("OCTOPUS_REGISTRY_PUSH", problem))?,
+        pull: config.registry_pull.clone(),
+        bases: config.base_images.parse().map_err(|problem| refused("OCTOPUS_BASE_IMAGES", problem))?,
+        uv: config.uv.clone(),
+        python: config.python.clone(),
+        cache_dir: config.cache_dir.clone(),
+        ca_bundle: config.ca_bundle.clone(),
+        index_url: config.index_url.clone(),
+    })
+}

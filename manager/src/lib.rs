@@ -1,0 +1,86 @@
+//! The manager: claims commands, builds images, drives Kubernetes, and writes back what it sees.
+//!
+//! Data flows one way: a row is claimed ([`worker`]), carried out ([`commands`], with [`image`] and [`cluster`]), and what
+//! the cluster then shows is written back by the one manager that watches it ([`watch`]).
+
+pub mod changes;
+pub mod cluster;
+pub mod commands;
+pub mod config;
+pub mod context;
+mod http;
+pub mod image;
+pub mod session;
+pub mod shutdown;
+pub mod watch;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{ConstantBuilder, Retryable};
+use octopus_shared::db;
+
+use crate::changes::Changes;
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::context::{Context, Health};
+use crate::shutdown::Shutdown;
+
+/// Why the manager cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A setting that cannot be used.
+    #[error("{setting}: {problem}")]
+    Setting {
+        /// Name of its environment variable.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The address to listen on.
+    #[error("OCTOPUS_LISTEN: {0}")]
+    Listen(std::io::Error),
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(String),
+}
+
+/// Runs until `shutdown`. Postgres, the cluster and the registry may all be away, at the start too: it waits for them.
+///
+/// # Errors
+/// [`RunError`], when waiting would not help.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
+    let pool = db::pool(&config.database_url, config.database_connections)
+        .map_err(|error| RunError::Setting { setting: "DATABASE_URL", problem: error.to_string() })?;
+    let builder = image::Builder::new(context::image_settings(&config)?)
+        .map_err(|error| RunError::Setting { setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE", problem: error.to_string() })?;
+    let health = Arc::new(Health::default());
+    http::serve(config.listen, pool.clone(), health.clone(), shutdown.drain.clone()).await?;
+
+    let wait = || ConstantBuilder::new().with_delay(Duration::from_secs(2)).with_jitter().without_max_times();
+    let start = async {
+        let (installation, installed_at) = (|| db::claim::installation(&pool))
+            .retry(wait())
+            .notify(|error, _| tracing::warn!(error = %error, "waiting for Postgres and its migrations"))
+            .await?;
+        let cluster = (|| Cluster::connect(&config, installation, installed_at))
+            .retry(wait())
+            .notify(|error, _| tracing::warn!(error = %error, "waiting for the cluster"))
+            .await;
+        Ok::<_, sqlx::Error>(cluster)
+    };
+    let cluster = tokio::select! {
+        () = shutdown.drain.cancelled() => return Ok(()),
+        started = start => match started {
+            Ok(Ok(cluster)) => cluster,
+            Ok(Err(error)) => return Err(RunError::Setting { setting: "KUBECONFIG", problem: error.to_string() }),
+            Err(error) => return Err(RunError::Setting { setting: "DATABASE_URL", problem: error.to_string() }),
+        },
+    };
+    tracing::info!(cluster.name = %config.cluster, cluster.version = %cluster.version, "octopus-manager starts");
+    let changes = Changes::start(pool.clone());
+    let context = Arc::new(Context { config, pool, cluster, builder, changes, health });
+    session::run(&context, &shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Objects of ours that no row wants are removed, after a grace and within bounds: a wrong database removes nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use octopus_shared::db::report;
+use octopus_shared::process::Lifecycle;
+use uuid::Uuid;
+
+use super::Watching;
+use crate::cluster::{ClusterError, Deletion, label, state};
+
+const EVERY: Duration = Duration::from_secs(10);
+/// A pass that would remove more than this many objects, and more than a tenth of what it sees, removes none.
+const FEW: usize = 5;
+
+/// One object of ours, whatever its kind.
+#[derive(Clone, Debug)]
+struct Found {
+    kind: Kind,
+    name: String,
+    uid: String,
+    process: Option<Uuid>,
+    created_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Deployment,
+    ReplicaSet,
+    Service,
+    Pod,
+}
+
+pub(super) async fn run(watching: &Watching) {
+    while watching.sleep(EVERY).await {
+        match pass(watching).await {
+            Ok(()) => {}
+            Err(error) => tracing::info!(error = %error, "a reconciling pass was not finished"),
+        }
+    }
+}
+
+async fn pass(watching: &Watching) -> Result<(), ClusterError> {
+    let cluster = &watching.context.cluster;
+    let found = list(watching).await?;
+    let ids: Vec<Uuid> = found.iter().filter_map(|object| object.process).collect::<HashSet<_>>().into_iter().collect();
+    let rows = report::rows_behind(&watching.context.pool, &ids).await;
+    let Some(rows) = watching.written(rows.map_err(Into::into)) else { return Ok(()) };
+    let rows: HashMap<Uuid, Lifecycle> = rows.into_iter().map(|row| (row.id, row.lifecycle)).collect();
+    let grace = TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));
+    let unwanted = unwanted(&found, &rows, Utc::now(), grace);
+    let halted = halted(&unwanted, found.len(), cluster.installed_at);
+    watching.context.health.set_halted(halted.clone());
+    if let Some(why) = &halted {
+        tracing::warn!(why, "reconciling is halted");
+        return Ok(());
+    }
+    for object in unwanted {
+        tracing::info!(object.name = %object.name, object.kind = ?object.kind, "removing what no row wants");
+        metrics::counter!("octopus_orphans_removed_total").increment(1);
+        match object.kind {
+            Kind::Deployment => cluster.delete::<Deployment>(&object.name, &object.uid, Deletion::Graceful).await?,
+            Kind::ReplicaSet => cluster.delete::<ReplicaSet>(&object.name, &object.uid, Deletion::Graceful).await?,
+            Kind::Service => cluster.delete::<Service>(&object.name, &object.uid, Deletion::Graceful).await?,
+            Kind::Pod => cluster.delete::<Pod>(&object.name, &object.uid, Deletion::Graceful).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn list(watching: &Watching) -> Result<Vec<Found>, ClusterError> {
+    let cluster = &watching.context.cluster;
+    let selector = label::of_installation(cluster.around.installation);
+    let mut found = Vec::new();
+    found.extend(described::<Deployment>(Kind::Deployment, &cluster.list(&selector).await?));
+    found.extend(described::<ReplicaSet>(Kind::ReplicaSet, &cluster.list(&selector).await?));
+    found.extend(described::<Service>(Kind::Service, &cluster.list(&selector).await?));
+    found.extend(described::<Pod>(Kind::Pod, &cluster.list(&selector).await?));
+    Ok(found)
+}
+
+fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(kind: Kind, objects: &[K]) -> Vec<Found> {
+    let describe = |metadata: &ObjectMeta| {
+        // What is on its way out already needs nobody, and what a controller made goes with it.
+        let leaving = metadata.deletion_timestamp.is_some();
+        let controlled = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+        Some(Found {
+            kind,
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            process: label::process_of(metadata),
+            created_at: metadata.creation_timestamp.as_ref().map(state::utc)?,
+        })
+        .filter(|_| !leaving && !controlled)
+    };
+    objects.iter().filter_map(|object| describe(object.meta())).collect()
+}
+
+/// Objects whose process is gone or unknown.
+fn unwanted(
+    found: &[Found],
+    rows: &HashMap<Uuid, Lifecycle>,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Vec<Found> {
+    let is_unwanted = |object: &&Found| {
+        let row = object.process.and_then(|id| rows.get(&id));
+        row.is_none_or(|lifecycle| *lifecycle == Lifecycle::Gone) && now - object.created_at > grace
+    };
+    found.iter().filter(is_unwanted).cloned().collect()
+}
+
+/// Why nothing may be removed, if that is so.
+fn halted(unwanted: &[Found], seen: usize, installed_at: DateTime<Utc>) -> Option<String> {
+    if unwanted.len() > FEW && unwanted.len() * 10 > seen {
+        return Some(format!(
+            "{} of {seen} objects have no row that wants them: is this the right database?",
+            unwanted.len()
+        ));
+    }
+    let older = unwanted.iter().find(|object| object.created_at < installed_at)?;
+    Some(format!("{} is older than this database: was it restored or set up anew?", older.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        "2026-01-02T03:04:05Z".parse().unwrap()
+    }
+
+    fn found(process: Option<Uuid>, age_seconds: i64) -> Found {
+        Found {
+            kind: Kind::Pod,
+            name: "hello".into(),
+            uid: "u".into(),
+            process,
+            created_at: now() - TimeDelta::seconds(age_seconds),
+        }
+    }
+
+    #[test]
+    fn only_what_no_row_wants_is_unwanted_and_only_after_the_grace() {
+        let (live, gone) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let rows = [(live, Lifecycle::Created), (gone, Lifecycle::Gone)].into();
+        for (name, object, expected) in [
+            ("wanted", found(Some(live), 100), false),
+            ("its process is gone", found(Some(gone), 100), true),
+            ("its process is gone, but it is young", found(Some(gone), 10), false),
+            ("no such process", found(Some(Uuid::from_u128(3)), 100), true),
+            ("no process at all", found(None, 100), true),
+        ] {
+            let removed = unwanted(&[object], &rows, now(), TimeDelta::seconds(60));
+            assert_eq!(!removed.is_empty(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_database_removes_nothing() {
+        let long_ago = now() - TimeDelta::days(1);
+        let orphans = |count| vec![found(None, 100); count];
+        assert_eq!(halted(&orphans(5), 5, long_ago), None);
+        assert_eq!(halted(&orphans(6), 100, long_ago), None);
+        assert!(halted(&orphans(6), 50, long_ago).is_some(), "more than a tenth");
+        assert!(halted(&orphans(1), 100, now()).is_some(), "the database is younger than the object");
+    }
+}

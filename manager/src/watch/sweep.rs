@@ -1,0 +1,118 @@
+//! What has to happen again and again while a cluster is watched: finished pods go, streams without a pod are sealed,
+//! partitions are made, the cluster is reported.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use octopus_shared::db::claim;
+use octopus_shared::db::report::{self, ClusterReport};
+use serde_json::{Map, Value, json};
+
+use super::Watching;
+use super::logs::Logs;
+use crate::cluster::Deletion;
+
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// Sweeps between two looks for streams that nobody reads.
+const STREAMS_EVERY: u32 = 10;
+/// Sweeps between two looks at the partitions: an hour.
+const PARTITIONS_EVERY: u32 = 7200;
+
+pub(super) async fn run(watching: &Watching, logs: &Logs) {
+    let mut round = 0_u32;
+    loop {
+        remove_finished(watching).await;
+        if round.is_multiple_of(STREAMS_EVERY) {
+            logs.tidy().await;
+            resume_streams(watching, logs).await;
+        }
+        if round.is_multiple_of(PARTITIONS_EVERY) {
+            let kept = claim::maintain_partitions(&watching.context.pool, watching.context.config.keep_days).await;
+            watching.written(kept.map_err(Into::into));
+        }
+        round = round.wrapping_add(1);
+        if !watching.sleep(SWEEP_EVERY).await {
+            return;
+        }
+    }
+}
+
+/// Tasks that have ended and whose logs are stored do not need their pods any more.
+async fn remove_finished(watching: &Watching) {
+    let found = report::finished_pods(&watching.context.pool, &watching.watch.cluster).await;
+    for pod in watching.written(found.map_err(Into::into)).unwrap_or_default() {
+        let removed = watching.context.cluster.delete::<Pod>(&pod.name, &pod.uid, Deletion::Graceful).await;
+        if let Err(error) = removed {
+            tracing::info!(pod.name = %pod.name, error = %error, "a finished pod could not be removed yet");
+            return;
+        }
+    }
+}
+
+/// Streams that an earlier watch left open. The reader finds out whether their pod still exists.
+async fn resume_streams(watching: &Watching, logs: &Logs) {
+    let open = report::open_streams(&watching.context.pool, &watching.watch.cluster).await;
+    for stream in watching.written(open.map_err(Into::into)).unwrap_or_default() {
+        logs.read(stream.key, stream.process_id, stream.attempt, &stream.pod_name).await;
+    }
+}
+
+/// Tells the API what is seen of the cluster.
+pub(super) async fn report_cluster(watching: &Watching) {
+    loop {
+        let seen = look(watching).await;
+        watching.context.health.set_cluster(seen.reachable);
+        let stored = report::report_cluster(&watching.context.pool, &watching.watch, &seen).await;
+        watching.written(stored);
+        if !watching.sleep(REPORT_EVERY).await {
+            return;
+        }
+    }
+}
+
+async fn look(watching: &Watching) -> ClusterReport {
+    let cluster = &watching.context.cluster;
+    let reconcile_halted = watching.context.health.halted();
+    match tokio::try_join!(cluster.ping(), cluster.quotas()) {
+        Ok((version, quotas)) => ClusterReport {
+            reachable: true,
+            version: Some(version),
+            policy_enforced: None,
+            quota: quota(&quotas),
+            message: None,
+            reconcile_halted,
+        },
+        Err(error) => ClusterReport {
+            message: Some(error.to_string()),
+            quota: json!({}),
+            reconcile_halted,
+            ..ClusterReport::default()
+        },
+    }
+}
+
+/// `{resource: {hard, used}}` over all quotas of the namespace.
+fn quota(quotas: &[ResourceQuota]) -> Value {
+    let mut all = Map::new();
+    for status in quotas.iter().filter_map(|quota| quota.status.as_ref()) {
+        for (resource, hard) in status.hard.iter().flatten() {
+            let used = status.used.as_ref().and_then(|used| used.get(resource));
+            all.insert(resource.clone(), json!({ "hard": hard.0, "used": used.map(|used| &used.0) }));
+        }
+    }
+    Value::Object(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotas_are_shown_with_their_use() {
+        let read: ResourceQuota =
+            serde_json::from_value(json!({"status": {"hard": {"pods": "10"}, "used": {"pods": "3"}}})).unwrap();
+        assert_eq!(quota(&[read]), json!({"pods": {"hard": "10", "used": "3"}}));
+        assert_eq!(quota(&[]), json!({}));
+    }
+}

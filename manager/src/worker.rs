@@ -1,0 +1,166 @@
+//! The claim loop: claims in batches as long as there is room, carries out, reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use octopus_shared::command::CommandKind;
+use octopus_shared::db::claim::{self, Claim};
+use octopus_shared::db::COMMAND_CHANNEL;
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::commands;
+use crate::context::Context;
+use crate::session::jittered;
+
+/// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
+struct Lane {
+    kinds: &'static [CommandKind],
+    room: Arc<Semaphore>,
+}
+
+/// Claims and carries out until `drain`, then waits for what is under way; `over` ends that too.
+pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationToken, over: &CancellationToken) {
+    let room = |size: u32| Arc::new(Semaphore::new(size as usize));
+    let lanes = [
+        Lane { kinds: &[CommandKind::KillProcess, CommandKind::DeleteFunction], room: room(context.config.kills) },
+        Lane { kinds: &[CommandKind::StartProcess, CommandKind::RetryProcess], room: room(context.config.starts) },
+        Lane { kinds: &[CommandKind::DeclareFunction], room: room(context.config.builds) },
+    ];
+    let wake = Arc::new(Notify::new());
+    let tasks = TaskTracker::new();
+    let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
+    let poll = Duration::from_secs(context.config.poll_seconds);
+    let rescuing = tokio::spawn(rescue(context.clone(), wake.clone(), poll));
+    while !drain.is_cancelled() && !over.is_cancelled() {
+        // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
+        let woken = wake.notified();
+        let claimed = tokio::select! {
+            claimed = step(context, instance, &lanes, &wake, &tasks, over) => claimed,
+            () = over.cancelled() => break,
+        };
+        match claimed {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(error) => tracing::warn!(error = %error, "claiming failed"),
+        }
+        tokio::select! {
+            () = woken => {}
+            () = sleep(jittered(poll)) => {}
+            () = drain.cancelled() => {}
+            () = over.cancelled() => {}
+        }
+    }
+    tasks.close();
+    tokio::select! { () = tasks.wait() => {}, () = over.cancelled() => {} }
+    listening.abort();
+    rescuing.abort();
+}
+
+/// Claims one batch for each lane and starts carrying it out. Answers how many were claimed.
+async fn step(
+    context: &Arc<Context>,
+    instance: Uuid,
+    lanes: &[Lane],
+    wake: &Arc<Notify>,
+    tasks: &TaskTracker,
+    over: &CancellationToken,
+) -> Result<usize, sqlx::Error> {
+    let mut claimed = 0;
+    for lane in lanes {
+        let free = lane.room.available_permits();
+        if free == 0 {
+            continue;
+        }
+        let limit = i64::try_from(free.min(100)).unwrap_or(100);
+        let batch = claim::claim(&context.pool, instance, &context.config.cluster, lane.kinds, limit).await?;
+        claimed += batch.len();
+        for claim in batch {
+            let Ok(permit) = lane.room.clone().acquire_owned().await else { continue };
+            let (context, wake, over) = (context.clone(), wake.clone(), over.clone());
+            tasks.spawn(async move {
+                tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
+                drop(permit);
+                // There is room again, and the key of the command is free.
+                wake.notify_one();
+            });
+        }
+    }
+    Ok(claimed)
+}
+
+#[tracing::instrument(skip_all, fields(command.id = %claim.id, command.kind = claim.kind.as_str(), trace_parent = claim.trace_parent))]
+async fn carry_out(context: &Context, claim: &Claim) {
+    let waited = (chrono::Utc::now() - claim.created_at).to_std().unwrap_or_default();
+    metrics::histogram!("octopus_command_wait_seconds", "kind" => claim.kind.as_str()).record(waited);
+    context.announce(claim);
+    let result = commands::carry_out(context, claim).await;
+    let written = store(context, claim, &result).await;
+    match (&result, written) {
+        (commands::Ending::Later { why, .. }, true) => tracing::info!(why, "to be tried again"),
+        (commands::Ending::Done(outcome), true) => tracing::info!(?outcome, "command ended"),
+        _ => tracing::warn!("another manager has taken this command over"),
+    }
+    metrics::counter!("octopus_commands_total", "kind" => claim.kind.as_str(), "ending" => result.name()).increment(1);
+    context.announce(claim);
+}
+
+/// Stores how a command ended, however long that takes: nobody else can end it while our lease lasts. False: our lease
+/// has ended, and the command is another manager's.
+async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> bool {
+    loop {
+        let written = match ending {
+            commands::Ending::Done(outcome) => claim::finish(&context.pool, claim, outcome).await,
+            commands::Ending::Later { delay, failed, .. } => {
+                claim::give_back(&context.pool, claim, jittered(*delay), *failed).await
+            }
+        };
+        match written {
+            Ok(written) => return written,
+            Err(error) => tracing::warn!(error = %error, "the end of a command is not stored yet"),
+        }
+        sleep(jittered(Duration::from_millis(500))).await;
+    }
+}
+
+/// Takes back, again and again, what managers held whose lease has ended.
+async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
+    loop {
+        match claim::rescue(&context.pool, &context.config.cluster).await {
+            Ok(0) => {}
+            Ok(rescued) => {
+                tracing::warn!(rescued, "took back commands of a manager whose lease has ended");
+                metrics::counter!("octopus_commands_rescued_total").increment(rescued);
+                wake.notify_one();
+            }
+            Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
+        }
+        sleep(jittered(every)).await;
+    }
+}
+
+/// Wakes the loop when an API process announces work, and after every reconnect: what was announced meanwhile is lost.
+async fn listen(context: Arc<Context>, wake: Arc<Notify>, over: CancellationToken) {
+    while !over.is_cancelled() {
+        let listener = async {
+            let mut listener = PgListener::connect_with(&context.pool).await?;
+            listener.listen(COMMAND_CHANNEL).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        match listener.await {
+            Ok(mut listener) => loop {
+                wake.notify_one();
+                match listener.try_recv().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            },
+            Err(error) => tracing::debug!(error = %error, "listening failed"),
+        }
+        tokio::select! { () = over.cancelled() => {}, () = sleep(jittered(Duration::from_secs(1))) => {} }
+    }
+}
