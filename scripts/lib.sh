@@ -1,0 +1,27 @@
+# Sourced by every script: the project's folder, and words for the user.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit
+local_dir=$root/.local
+mkdir -p "$local_dir"
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+
+fail() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+have() { command -v "$1" > /dev/null 2>&1; }
+
+# Replaces a file in one step, so that an interrupted run leaves the old one or the new one.
+replace() { # file, mode; content from stdin
+  local new
+  new=$(mktemp "$1.XXXXXX")
+  cat > "$new"
+  chmod "$2" "$new"
+  mv "$new" "$1"
+}
+
+image_exists() { docker image inspect "$1" > /dev/null 2>&1; }
