@@ -37,7 +37,7 @@ make_cgroup_root() { # root
 remove_cgroup_root() { # root
   local mount
   [ "$1" = / ] && return
-  for mount in $(cgroup_mounts); do
+  for mount in /sys/fs/cgroup/*; do # "unified" too: runc uses it beside the others
     [ ! -d "$mount$1" ] || find "$mount$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
   done
 }
