@@ -1,0 +1,26 @@
+# The images of binaries.Dockerfile from binaries that this machine's cargo has built (scripts/binaries.sh puts them into
+# .local/image). For machines without the upstream images. The C library of the machine must not be newer than the
+# image's: each image runs its binary once, so that this shows here and not at the start.
+ARG DEBIAN_IMAGE=debian:bookworm-slim
+FROM ${DEBIAN_IMAGE} AS base
+COPY docker/health.sh /usr/local/bin/octopus-health
+RUN mkdir /var/cache/octopus && chown 10001:10001 /var/cache/octopus
+USER 10001:10001
+
+FROM base AS api
+COPY .local/image/octopus-api /usr/local/bin/
+RUN ["octopus-api", "--version"]
+CMD ["octopus-api", "serve"]
+
+FROM base AS manager
+COPY .local/image/uv .local/image/octopus-manager /usr/local/bin/
+RUN ["octopus-manager", "--version"]
+RUN ["uv", "--version"]
+# A volume that is mounted here begins with the owner of the folder.
+VOLUME /var/cache/octopus
+CMD ["octopus-manager"]
+
+FROM base AS demo
+COPY .local/image/octopus-demo /usr/local/bin/
+RUN ["octopus-demo", "--version"]
+CMD ["octopus-demo"]
