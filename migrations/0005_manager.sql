@@ -45,6 +45,7 @@ create table cluster (
     policy_enforced boolean,
     quota jsonb not null default '{}',
     message text,
+    reconcile_halted text,
     first_seen_at timestamptz not null default now(),
     reported_at timestamptz not null default now()
 ) with (fillfactor = 50);
@@ -55,6 +56,7 @@ comment on column cluster.version is 'The API server''s gitVersion.';
 comment on column cluster.policy_enforced is 'Whether NetworkPolicy was seen to be enforced. Null: not yet probed.';
 comment on column cluster.quota is 'ResourceQuota of the function namespace: {resource: {hard, used}}.';
 comment on column cluster.message is 'Why it is not reachable.';
+comment on column cluster.reconcile_halted is 'Why objects without a row are left alone at the moment. Null: they are not.';
 comment on column cluster.first_seen_at is 'First report.';
 comment on column cluster.reported_at is 'Last report.';
 

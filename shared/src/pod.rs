@@ -181,7 +181,11 @@ fn task(pod: &KnownPod) -> Verdict {
             "the pod was deleted before its container was seen to end",
         );
     }
-    pod.verdict.clone()
+    let mut verdict = pod.verdict.clone();
+    if pod.ended && verdict.state == ProcessState::Stopping {
+        verdict.state = ProcessState::Failed;
+    }
+    verdict
 }
 
 fn service(pods: &[KnownPod]) -> Verdict {

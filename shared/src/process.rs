@@ -29,9 +29,10 @@ pub struct ProcessSpec {
 }
 
 /// Whether a process stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum ProcessKind {
     /// Stays up and answers HTTP: a Deployment and a Service.
     Service,

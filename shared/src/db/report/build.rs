@@ -15,6 +15,8 @@ pub struct BuildSource {
     pub function: String,
     /// `pending`, `building`, `ready` or `failed`.
     pub build_state: String,
+    /// Why it failed, if it did.
+    pub build_message: Option<String>,
     /// Its settings.
     pub spec: FunctionSpec,
     /// How the source is packed.
@@ -29,7 +31,7 @@ pub struct BuildSource {
 /// When Postgres is away, or the row was written by a release that this one does not understand.
 pub async fn build_source(pool: &PgPool, revision: Uuid) -> Result<BuildSource, sqlx::Error> {
     let row = sqlx::query!(
-        "select r.function_name, r.build_state, r.spec, b.format, b.content
+        "select r.function_name, r.build_state, r.build_message, r.spec, b.format, b.content
            from revision r join bundle b on b.sha256 = r.bundle where r.id = $1",
         revision
     )
@@ -38,6 +40,7 @@ pub async fn build_source(pool: &PgPool, revision: Uuid) -> Result<BuildSource, 
     Ok(BuildSource {
         function: row.function_name,
         build_state: row.build_state,
+        build_message: row.build_message,
         spec: serde_json::from_value(row.spec).map_err(|error| sqlx::Error::Decode(error.into()))?,
         format: SourceFormat::parse(&row.format).ok_or_else(|| sqlx::Error::Decode("unknown source format".into()))?,
         content: row.content,

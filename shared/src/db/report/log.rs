@@ -61,10 +61,10 @@ pub struct OpenStream {
     pub key: StreamKey,
     /// The process.
     pub process_id: Uuid,
+    /// Attempt of the process.
+    pub attempt: i32,
     /// Name of its pod.
     pub pod_name: String,
-    /// Whether the pod's object is known to be gone.
-    pub pod_gone: bool,
 }
 
 /// Lines of one stream, ready to be stored, and the cursor after them.
@@ -158,9 +158,9 @@ pub async fn set_reader(pool: &PgPool, watch: &Watch, key: &StreamKey, reader: &
 /// When Postgres is away.
 pub async fn open_streams(pool: &PgPool, cluster: &str) -> Result<Vec<OpenStream>, sqlx::Error> {
     Ok(sqlx::query!(
-        r#"select s.pod_uid, s.container, s.restart, s.process_id, d.name, d.gone_at is not null as "gone!"
+        "select s.pod_uid, s.container, s.restart, s.process_id, s.attempt, d.name
              from process p join log_stream s on s.process_id = p.id join pod d on d.uid = s.pod_uid
-            where p.cluster = $1 and s.seal is null"#,
+            where p.cluster = $1 and s.seal is null",
         cluster
     )
     .fetch_all(pool)
@@ -169,8 +169,8 @@ pub async fn open_streams(pool: &PgPool, cluster: &str) -> Result<Vec<OpenStream
     .map(|row| OpenStream {
         key: StreamKey { pod_uid: row.pod_uid, container: row.container, restart: row.restart },
         process_id: row.process_id,
+        attempt: row.attempt,
         pod_name: row.name,
-        pod_gone: row.gone,
     })
     .collect())
 }

@@ -80,7 +80,7 @@ pub async fn finished_pods(pool: &PgPool, cluster: &str) -> Result<Vec<Finished>
         Finished,
         "select d.uid, d.name
            from process p join pod d on d.process_id = p.id
-          where p.cluster = $1 and p.lifecycle < 'gone' and p.kind = 'task' and d.ended_at is not null and d.gone_at is null
+          where p.cluster = $1 and p.lifecycle < 'gone' and p.kind = 'task' and d.phase in ('Failed', 'Succeeded') and d.gone_at is null
             and not exists (select from log_stream s where s.pod_uid = d.uid and s.seal is null)
             and (exists (select from log_stream s where s.pod_uid = d.uid)
                  or not jsonb_path_exists(d.containers, '$[*] ? (@.started_at != null)'))
@@ -156,8 +156,11 @@ async fn known_process(connection: &mut PgConnection, id: Uuid) -> Result<Option
 
 async fn known_pods(connection: &mut PgConnection, process: Uuid) -> Result<Vec<KnownPod>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select attempt, state as "state: ProcessState", reason, message, exit_code, ended_at is not null as "ended!",
-                  gone_at is not null as "gone!", created_at
+        // Old kubelets never report the end of a container that a deadline ended; its sealed log does.
+        r#"select attempt, state as "state: ProcessState", reason, message, exit_code, gone_at is not null as "gone!", created_at,
+                  (ended_at is not null or phase in ('Failed', 'Succeeded')
+                      and exists (select from log_stream s where s.pod_uid = pod.uid)
+                      and not exists (select from log_stream s where s.pod_uid = pod.uid and s.seal is null)) as "ended!"
              from pod where process_id = $1"#,
         process
     )

@@ -184,17 +184,39 @@ pub async fn gone(pool: &PgPool, claim: &Claim, process: Uuid, verdict: &Verdict
     Ok(transaction.commit().await?)
 }
 
-/// Which open log streams a process has, as container ends are drained: (pod uid, container, restart).
+/// Whether anything that a pod printed may still have to be stored.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn draining(pool: &PgPool, pod_uid: &str) -> Result<i64, sqlx::Error> {
+pub async fn logs_open(pool: &PgPool, pod_uid: &str) -> Result<bool, sqlx::Error> {
+    // No stream at all: the watch has not seen the pod's containers yet.
     sqlx::query_scalar!(
-        r#"select count(*) as "open!" from log_stream where pod_uid = $1 and seal is null"#,
+        r#"select not exists (select from log_stream where pod_uid = $1)
+               or exists (select from log_stream where pod_uid = $1 and seal is null) as "open!""#,
         pod_uid
     )
     .fetch_one(pool)
     .await
+}
+
+/// Shows why a process cannot be created at the moment.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn hindered(
+    pool: &PgPool,
+    claim: &Claim,
+    process: Uuid,
+    why: reason::Reason,
+    message: &str,
+) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    let lifecycle = sqlx::query_scalar!(r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#, process)
+        .fetch_one(&mut *transaction)
+        .await?;
+    let verdict = Verdict::because(ProcessState::Pending, why, message);
+    transition(&mut transaction, process, lifecycle, &verdict, None, None, None, None).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// Processes of a function that are not gone.
@@ -217,8 +239,6 @@ pub struct RowBehind {
     pub id: Uuid,
     /// How far it has come.
     pub lifecycle: Lifecycle,
-    /// The current attempt.
-    pub attempt: i32,
 }
 
 /// The rows behind a set of objects; ids without a row are absent from the answer.
@@ -228,7 +248,7 @@ pub struct RowBehind {
 pub async fn rows_behind(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<RowBehind>, sqlx::Error> {
     sqlx::query_as!(
         RowBehind,
-        r#"select id, lifecycle as "lifecycle: Lifecycle", attempt from process where id = any($1)"#,
+        r#"select id, lifecycle as "lifecycle: Lifecycle" from process where id = any($1)"#,
         ids
     )
     .fetch_all(pool)

@@ -1,0 +1,127 @@
+//! What functions printed. A place in a log is a [`Cursor`]: a chunk and a count of its lines.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::log::Cursor;
+
+/// A stored chunk and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogChunk {
+    /// Place in the process's log.
+    pub seq: i64,
+    /// The pod.
+    pub pod_uid: String,
+    /// The container.
+    pub container: String,
+    /// Its restart count.
+    pub restart: i32,
+    /// The attempt of the process.
+    pub attempt: i32,
+    /// The lines ([`crate::log::lines`]).
+    pub data: Vec<u8>,
+}
+
+/// Whether a log can still grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogProgress {
+    /// Nothing of the process is left in the cluster.
+    pub gone: bool,
+    /// Streams that are not sealed.
+    pub open_streams: i64,
+}
+
+/// Up to `limit` chunks that hold lines after `from`, none after chunk `until`, in order.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn chunks(pool: &PgPool, process: Uuid, from: Cursor, until: i64, limit: i64) -> Result<Vec<LogChunk>, sqlx::Error> {
+    sqlx::query_as!(
+        LogChunk,
+        r#"select c.seq, c.pod_uid, c.container, c.restart, coalesce(s.attempt, 1) as "attempt!", c.data
+             from log_chunk c
+             left join log_stream s on s.pod_uid = c.pod_uid and s.container = c.container and s.restart = c.restart
+            where c.process_id = $1 and c.seq >= $2 and (c.seq > $2 or c.lines > $3) and c.seq <= $4
+            order by c.seq
+            limit $5"#,
+        process,
+        from.seq,
+        from.line,
+        until,
+        limit
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// The place after the last stored line.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn log_end(pool: &PgPool, process: Uuid) -> Result<Cursor, sqlx::Error> {
+    let last = sqlx::query!("select seq, lines from log_chunk where process_id = $1 order by seq desc limit 1", process)
+        .fetch_optional(pool)
+        .await?;
+    Ok(last.map(|row| Cursor { seq: row.seq, line: row.lines }).unwrap_or_default())
+}
+
+/// The place before the last `lines` lines.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn tail_start(pool: &PgPool, process: Uuid, lines: i64) -> Result<Cursor, sqlx::Error> {
+    let first = sqlx::query!(
+        r#"select seq, (total - $2)::integer as "skip!"
+             from (select seq, sum(lines) over (order by seq desc) as total from log_chunk where process_id = $1) counted
+            where total >= $2 order by seq desc limit 1"#,
+        process,
+        lines
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(first.map(|row| Cursor { seq: row.seq, line: row.skip }).unwrap_or_default())
+}
+
+/// The place `lines` lines after `from`. None: there are fewer.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn advance(pool: &PgPool, process: Uuid, from: Cursor, lines: i64) -> Result<Option<Cursor>, sqlx::Error> {
+    let last = sqlx::query!(
+        r#"select seq, (lines - (total - $4))::integer as "line!"
+             from (select seq, lines, sum(lines - case when seq = $2 then $3 else 0 end) over (order by seq) as total
+                     from log_chunk where process_id = $1 and seq >= $2) counted
+            where total >= $4 order by seq limit 1"#,
+        process,
+        from.seq,
+        from.line,
+        lines
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(last.map(|row| Cursor { seq: row.seq, line: row.line }))
+}
+
+/// The end of the log, when its chunks were dropped and it was its function's newest run.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn kept(pool: &PgPool, process: Uuid) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sqlx::query_scalar!("select data from log_kept where process_id = $1", process).fetch_optional(pool).await
+}
+
+/// Whether the log of a process can still grow. None: there is no such process.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn log_progress(pool: &PgPool, process: Uuid) -> Result<Option<LogProgress>, sqlx::Error> {
+    sqlx::query_as!(
+        LogProgress,
+        r#"select p.lifecycle = 'gone' as "gone!",
+                  (select count(*) from log_stream s where s.process_id = p.id and s.seal is null) as "open_streams!"
+             from process p where p.id = $1"#,
+        process
+    )
+    .fetch_optional(pool)
+    .await
+}

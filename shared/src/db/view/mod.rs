@@ -1,0 +1,36 @@
+//! Rows -> answers: everything that the API shows. Nothing here writes.
+
+mod cluster;
+mod command;
+mod event;
+mod function;
+mod log;
+mod pod;
+mod process;
+mod token;
+mod waiting;
+
+pub use cluster::{ClusterView, ManagerView, QueueView, cluster, clusters};
+pub use command::{CommandView, command};
+pub use event::{EventView, FeedCursor, events, feed, feed_end};
+pub use function::{FunctionSummary, FunctionView, RevisionView, build_log, function, functions};
+pub use log::{LogChunk, LogProgress, advance, chunks, kept, log_end, log_progress, tail_start};
+pub use pod::{LogStreamView, PodView, log_streams, pods};
+pub use process::{ProcessFilter, ProcessSummary, ProcessView, manifest, process, processes};
+pub use token::{Token, TokenRole, token};
+pub use waiting::{WaitedFor, WaitingFor};
+
+use sqlx::PgPool;
+
+/// Whether the database answers and holds the tables that this release reads.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select bool_and(to_regclass(name) is not null) as "migrated!"
+             from unnest(array['installation', 'api_token', 'function', 'process', 'log_chunk', 'cluster', 'command']) name"#
+    )
+    .fetch_one(pool)
+    .await
+}
