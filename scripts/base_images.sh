@@ -14,7 +14,7 @@ chmod 700 "$DOCKER_CONFIG"
 docker login --username octopus --password-stdin "$registry" < "$local_dir/secrets/registry" > /dev/null 2>&1 ||
   fail "the registry at $registry refuses the password in .local/secrets/registry"
 
-for image in $(sed -n 's/^PYTHON_IMAGE_[0-9]*=//p' "$local_dir/images.env"); do
+sed -n 's/^PYTHON_IMAGE_[0-9]*=//p' "$local_dir/images.env" | while read -r image; do
   target=$registry/base/python:${image##*:}
   say "pushing $target"
   docker tag "$image" "$target"

@@ -4,6 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 set -a
+# shellcheck source=/dev/null
 source "$local_dir/images.env"
 set +a
 

@@ -25,3 +25,6 @@ replace() { # file, mode; content from stdin
 }
 
 image_exists() { docker image inspect "$1" > /dev/null 2>&1; }
+
+# Without the buildx plug-in the classic builder works as well, and says at each build that it is old.
+docker buildx version > /dev/null 2>&1 || export DOCKER_BUILDKIT=0

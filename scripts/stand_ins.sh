@@ -13,6 +13,7 @@ bootstrap() { # suite
   image_exists "octopus-dev/debian:$1" && return
   have mmdebstrap || fail "mmdebstrap is missing: apt-get install mmdebstrap"
   say "Debian $1, 20-30 s"
+  # shellcheck disable=SC2016 # the hook's own $1
   mmdebstrap --quiet --variant=minbase --include=ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \

@@ -1,4 +1,5 @@
 # Certificates and kubeconfigs. Sourced by entrypoint.sh, in /etc/kubernetes, with $node and $address set.
+# shellcheck shell=bash disable=SC2154
 
 make_authority() {
   [ -f pki/ca.key ] && return

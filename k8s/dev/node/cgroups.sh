@@ -2,6 +2,7 @@
 #
 # The node sees the machine's cgroups. A kubelet kills every pod below its root that it does not know, so two of them on
 # one machine (a development cluster and a test suite's) would end each other's pods if both used /kubepods.
+# shellcheck shell=bash
 
 cgroup_mounts() { # the cgroup v1 hierarchies, one folder each
   find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d ! -name unified
@@ -46,7 +47,7 @@ remove_cgroup_root() { # root
 remove_abandoned_cgroups() {
   local tree
   [ -d /sys/fs/cgroup/memory ] || return 0
-  for tree in $(find /sys/fs/cgroup/memory -mindepth 1 -maxdepth 1 -name 'octopus-*' -mmin +1); do
+  find /sys/fs/cgroup/memory -mindepth 1 -maxdepth 1 -name 'octopus-*' -mmin +1 | while read -r tree; do
     [ -n "$(find "$tree" -name cgroup.procs -exec cat {} +)" ] || remove_cgroup_root "/${tree##*/}"
   done
 }

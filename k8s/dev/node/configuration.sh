@@ -1,4 +1,5 @@
 # Configuration files of containerd, the pod network and the kubelet. Sourced by entrypoint.sh, in /etc/kubernetes.
+# shellcheck shell=bash
 
 # ptp and not bridge: every packet between pods passes the host's routing, where kube-proxy's rules see it.
 write_pod_network() {

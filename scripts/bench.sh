@@ -1,0 +1,11 @@
+#!/bin/bash
+# Measures this machine: latency of the queue, rate of creation, latency of logs. Arguments go to the benchmark.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+source "$root/scripts/test_environment.sh"
+
+trap '"$root/scripts/clean.sh" tests' EXIT
+"$root/scripts/clean.sh" tests
+say "compiling for speed, 5-10 minutes the first time"
+cargo build --quiet --locked --release --workspace --bins
+cargo run --quiet --locked --release -p octopus-tests --bin octopus-bench -- "$@"

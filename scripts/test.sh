@@ -1,0 +1,13 @@
+#!/bin/bash
+# Every test of the workspace. The tests start their own containers, from the images that .local/images.env names; a
+# Postgres or a cluster that is there already is used through DATABASE_URL and KUBECONFIG. Arguments go to cargo test.
+set -euo pipefail
+source "$(dirname "$0")/lib.sh"
+source "$root/scripts/test_environment.sh"
+
+trap '"$root/scripts/clean.sh" tests' EXIT
+"$root/scripts/clean.sh" tests
+say "compiling the binaries and the tests, 5-10 minutes the first time"
+# The end-to-end tests run the programs, not the crates.
+cargo build --quiet --locked --workspace --bins
+cargo test --locked --workspace "$@"
