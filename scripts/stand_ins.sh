@@ -69,10 +69,10 @@ build octopus-dev/registry:2 "the registry, about 20 s" -f "$recipes/registry.Do
 for version in 3.10 3.11 3.12 3.13; do
   python_image "$version"
 done
-if ! image_exists octopus-dev/kubernetes:1.20; then
+if ! image_exists octopus-dev/cluster:1.20; then
   build octopus-dev/kubernetes:1.20 "building Kubernetes from source, 4-10 minutes, once" \
     -f "$recipes/kubernetes.Dockerfile" --build-arg DEBIAN_IMAGE="$debian" "$recipes"
+  build octopus-dev/cluster:1.20 "the cluster's node, about 1 minute" -f "$recipes/node.Dockerfile" \
+    --build-arg DEBIAN_IMAGE="$debian" --build-arg NEWER_DEBIAN_IMAGE=octopus-dev/debian:trixie \
+    --build-arg KUBERNETES_IMAGE=octopus-dev/kubernetes:1.20 "$recipes"
 fi
-build octopus-dev/cluster:1.20 "the cluster's node, about 1 minute" -f "$recipes/node.Dockerfile" \
-  --build-arg DEBIAN_IMAGE="$debian" --build-arg NEWER_DEBIAN_IMAGE=octopus-dev/debian:trixie \
-  --build-arg KUBERNETES_IMAGE=octopus-dev/kubernetes:1.20 "$recipes"
