@@ -7,17 +7,27 @@ use flate2::read::MultiGzDecoder;
 
 use super::error::{BuildError, BuildFault};
 
-/// A function's code is text. The largest source that is taken is 8 MiB, and text shrinks to a fourth or fifth;
-/// models and data belong on a volume.
-pub(crate) const MAX_UNPACKED_BYTES: u64 = 64 << 20;
-/// More entries than any repository of one function holds; each costs memory here and an inode on every node.
-pub(crate) const MAX_ENTRIES: usize = 10_000;
+/// How much an archive may hold.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Of all files together.
+    bytes: u64,
+    /// Files and directories.
+    entries: usize,
+}
+
+/// A function's code is text. The largest source that is taken is 8 MiB, and text shrinks to a fourth or fifth; models
+/// and data belong on a volume. More entries than any one function has cost memory here and an inode on every node.
+const LIMITS: Limits = Limits {
+    bytes: 64 << 20,
+    entries: 10_000,
+};
 /// Paths in the image get `/app/` in front, and PATH_MAX is 4096; nobody writes these by hand.
 const MAX_PATH_BYTES: usize = 512;
 /// NAME_MAX of every file system that nodes use.
 const MAX_NAME_BYTES: usize = 255;
-/// Headers of the tar format, with a long name each. Beyond it a header itself is the bomb.
-const MAX_TAR_BYTES: u64 = MAX_UNPACKED_BYTES + (MAX_ENTRIES as u64) * 2048;
+/// What a header of the tar format and a long name take for each entry. Beyond it a header itself is the bomb.
+const TAR_BYTES_PER_ENTRY: u64 = 2048;
 
 /// A plain file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,20 +41,18 @@ pub(crate) type Files = BTreeMap<String, CodeFile>;
 
 /// The files of a tar archive.
 pub(crate) fn read_tar(bytes: &[u8]) -> Result<Files, BuildError> {
-    walk_tar(bytes)
+    walk_tar(bytes, LIMITS)
 }
 
 /// The files of a tar archive compressed with gzip.
 pub(crate) fn read_tar_gz(bytes: &[u8]) -> Result<Files, BuildError> {
-    walk_tar(MultiGzDecoder::new(bytes))
+    walk_tar(MultiGzDecoder::new(bytes), LIMITS)
 }
 
-fn walk_tar(bytes: impl Read) -> Result<Files, BuildError> {
-    let mut walk = Walk::default();
-    let mut archive = tar::Archive::new(Bounded {
-        inner: bytes,
-        left: MAX_TAR_BYTES,
-    });
+fn walk_tar(bytes: impl Read, limits: Limits) -> Result<Files, BuildError> {
+    let mut walk = Walk::new(limits);
+    let left = limits.bytes + limits.entries as u64 * TAR_BYTES_PER_ENTRY;
+    let mut archive = tar::Archive::new(Bounded { inner: bytes, left });
     for entry in archive.entries().map_err(unreadable)? {
         let mut entry = entry.map_err(unreadable)?;
         let kind = entry.header().entry_type();
@@ -73,6 +81,10 @@ fn walk_tar(bytes: impl Read) -> Result<Files, BuildError> {
 
 /// The files of a zip archive.
 pub(crate) fn read_zip(bytes: &[u8]) -> Result<Files, BuildError> {
+    walk_zip(bytes, LIMITS)
+}
+
+fn walk_zip(bytes: &[u8], limits: Limits) -> Result<Files, BuildError> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(unreadable)?;
     if archive.has_duplicate_names() {
         return Err(invalid(
@@ -80,7 +92,7 @@ pub(crate) fn read_zip(bytes: &[u8]) -> Result<Files, BuildError> {
             "Pack the folder again.",
         ));
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk::new(limits);
     for index in 0..archive.len() {
         let entry = archive.by_index_data(index).map_err(unreadable)?;
         let Some(path) = walk.enter(entry.name_raw())? else {
@@ -105,8 +117,8 @@ pub(crate) fn read_zip(bytes: &[u8]) -> Result<Files, BuildError> {
 }
 
 /// What has been seen of an archive.
-#[derive(Default)]
 struct Walk {
+    limits: Limits,
     files: Files,
     /// Every directory, named itself or implied by a file in it.
     directories: BTreeSet<String>,
@@ -115,12 +127,22 @@ struct Walk {
 }
 
 impl Walk {
+    fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            files: Files::new(),
+            directories: BTreeSet::new(),
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
     /// Counts an entry and checks its path. `None`: what macOS adds to archives, and the archive's own root.
     fn enter(&mut self, raw: &[u8]) -> Result<Option<String>, BuildError> {
         self.entries += 1;
-        if self.entries > MAX_ENTRIES {
+        if self.entries > self.limits.entries {
             return Err(invalid(
-                &format!("the archive holds more than {MAX_ENTRIES} entries"),
+                &format!("the archive holds more than {} entries", self.limits.entries),
                 "Leave out virtual environments, caches and version control folders.",
             ));
         }
@@ -156,7 +178,7 @@ impl Walk {
         self.parents(&path)?;
         let mut bytes = Vec::new();
         // Sizes in headers are claims: what counts is what comes out, and reading stops one byte behind the limit.
-        let left = MAX_UNPACKED_BYTES - self.bytes;
+        let left = self.limits.bytes - self.bytes;
         content.take(left + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() as u64 > left {
             return Err(too_big());
@@ -222,7 +244,7 @@ struct TooBig;
 
 fn too_big() -> BuildError {
     invalid(
-        &format!("the archive unpacks to more than {} MiB", MAX_UNPACKED_BYTES >> 20),
+        &format!("the archive unpacks to more than {} MiB", LIMITS.bytes >> 20),
         "Models and data belong on a volume, not into the source.",
     )
 }

@@ -115,7 +115,11 @@ impl Builder {
             sending.push(self.registries.put_base_layer(&plan.base, layer));
         }
         let sent: Vec<bool> = stream::iter(sending).buffer_unordered(PARALLEL).try_collect().await?;
-        log.line(&format!("base layers: {}, {} of them sent", sent.len(), sent.iter().filter(|sent| **sent).count()));
+        log.line(&format!(
+            "base layers: {}, {} of them sent",
+            sent.len(),
+            sent.iter().filter(|sent| **sent).count()
+        ));
         let config = config::image_config(&plan.base.config, &layers, &plan.input_hash)?;
         let manifest = config::manifest(&plan.base.manifest, &config, &layers)?;
         let content = upload::Content::Bytes(&config);
@@ -145,6 +149,7 @@ impl Builder {
             .get(&python)
             .ok_or_else(|| no_base(&self.settings, python))?;
         let base = Arc::new(self.registries.base(image).await?);
+        config::check_base(&base.config, python)?;
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         bases.insert(python, (Instant::now(), Arc::clone(&base)));
         Ok(base)

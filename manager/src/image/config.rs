@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{BuildError, BuildFault};
 use super::layer;
+use super::settings::PythonVersion;
 use super::wheels::SITE_PACKAGES;
 
 /// Every image is as old as this, so that the same input is the same image.
@@ -36,7 +37,6 @@ pub(crate) struct NewLayer {
 /// The configuration, as the bytes that are pushed.
 pub(crate) fn image_config(base: &Value, layers: &[NewLayer], input_hash: &str) -> Result<Vec<u8>, BuildError> {
     let mut image = base.clone();
-    check_base(&image)?;
     let fields = object(&mut image)?;
     // Docker's notes about the build of the base.
     for gone in ["container", "container_config", "docker_version", "id", "parent"] {
@@ -97,6 +97,8 @@ fn environment(env: &mut Vec<Value>) {
         // wait minutes for a network that is not there.
         ("PIP_NO_INDEX", "1".into()),
         ("PIP_DISABLE_PIP_VERSION_CHECK", "1".into()),
+        // Else it warns of a home that cannot be written.
+        ("PIP_NO_CACHE_DIR", "1".into()),
         ("PYTHONUNBUFFERED", "1".into()),
         // The root is read-only.
         ("PYTHONDONTWRITEBYTECODE", "1".into()),
@@ -152,14 +154,29 @@ pub(crate) fn manifest(
     })
 }
 
-/// The base has to be an image for the platform that wheels are chosen for.
-fn check_base(base: &Value) -> Result<(), BuildError> {
-    let field = |name: &str| base.get(name).and_then(Value::as_str).unwrap_or("nothing").to_owned();
-    match (field("os").as_str(), field("architecture").as_str()) {
-        ("linux", "amd64") => Ok(()),
-        (os, architecture) => Err(bad_base(&format!(
+/// Whether the base is what wheels are chosen for. Python's own images name their version in the environment; others
+/// are believed.
+pub(crate) fn check_base(base: &Value, python: PythonVersion) -> Result<(), BuildError> {
+    let field = |name: &str| base.get(name).and_then(Value::as_str).unwrap_or("nothing");
+    let (os, architecture) = (field("os"), field("architecture"));
+    if (os, architecture) != ("linux", "amd64") {
+        return Err(bad_base(&format!(
             "it is made for {os} on {architecture}, not for linux on amd64"
-        ))),
+        )));
+    }
+    let env = base
+        .pointer("/config/Env")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
+    let found = env
+        .filter_map(Value::as_str)
+        .find_map(|pair| pair.strip_prefix("PYTHON_VERSION="));
+    match found {
+        Some(version) if !version.starts_with(&format!("{}.", python.dotted())) => {
+            Err(bad_base(&format!("it holds Python {version}, not {}", python.dotted())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -249,12 +266,22 @@ mod tests {
     }
 
     #[test]
-    fn a_base_for_another_platform_is_refused() {
+    fn a_base_that_is_something_else_is_refused() {
+        let python = PythonVersion::Cp311;
+        assert!(check_base(&base(), python).is_ok());
+        assert!(check_base(&json!({"architecture": "amd64", "os": "linux"}), python).is_ok());
+        assert_eq!(
+            check_base(&base(), PythonVersion::Cp312).unwrap_err().fault,
+            BuildFault::BaseImage
+        );
+        for bad in [json!({"architecture": "arm64", "os": "linux"}), json!({}), json!([])] {
+            assert_eq!(check_base(&bad, python).unwrap_err().fault, BuildFault::BaseImage);
+        }
         for bad in [
-            json!({"architecture": "arm64", "os": "linux"}),
-            json!({}),
             json!([]),
-            json!({"os": "linux", "architecture": "amd64", "config": 1}),
+            json!({"config": 1}),
+            json!({"rootfs": []}),
+            json!({"history": 1}),
         ] {
             assert_eq!(image_config(&bad, &[], "h").unwrap_err().fault, BuildFault::BaseImage);
         }

@@ -59,10 +59,8 @@ pub(crate) fn read(line: &Constant, wanted: &mut Wanted) -> Result<(), BuildErro
             .first()
             .map_or("", |word| word.rsplit('/').next().unwrap_or_default());
         if SYSTEM.contains(&program) {
-            let problem = format!(
-                "`{}` asks for a system package; images are made from wheels alone, without running anything as root",
-                words.join(" ").escape_debug()
-            );
+            let why = "asks for a system package; images are made from wheels alone, and nothing runs as root";
+            let problem = format!("`{shown}` {why}");
             let remedy = "Ask the operator for a base image that has it, and take the line out.";
             return Err(BuildError::new(BuildFault::SystemPackage, problem, remedy).at(place));
         }

@@ -65,7 +65,10 @@ impl Registries {
             .map(str::to_owned)
             .collect();
         let authorities = match &settings.ca_bundle {
-            Some(path) => certificates(&std::fs::read(path).map_err(|error| failed(&error))?),
+            Some(path) => {
+                let what = format!("the authorities in {}", path.display());
+                certificates(&std::fs::read(path).map_err(|error| BuildError::machine(&what, error))?)
+            }
             None => Vec::new(),
         };
         let mut http = reqwest::Client::builder()

@@ -13,9 +13,16 @@ pub(crate) async fn while_unreachable<T, F>(request: impl FnMut() -> F) -> Resul
 where
     F: Future<Output = Result<T, BuildError>>,
 {
+    after(Duration::from_millis(250), request).await
+}
+
+async fn after<T, F>(delay: Duration, request: impl FnMut() -> F) -> Result<T, BuildError>
+where
+    F: Future<Output = Result<T, BuildError>>,
+{
     let delays = ExponentialBuilder::default()
         .with_jitter()
-        .with_min_delay(Duration::from_millis(250))
+        .with_min_delay(delay)
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(4);
     request
@@ -150,9 +157,13 @@ mod tests {
             tries.set(tries.get() + 1);
             async move { Err::<(), _>(error) }
         };
-        while_unreachable(|| count(unreachable("h", "x"))).await.unwrap_err();
+        after(Duration::from_millis(1), || count(unreachable("h", "x")))
+            .await
+            .unwrap_err();
         assert_eq!(tries.replace(0), 5);
-        while_unreachable(|| count(refused("h", "x"))).await.unwrap_err();
+        after(Duration::from_millis(1), || count(refused("h", "x")))
+            .await
+            .unwrap_err();
         assert_eq!(tries.get(), 1);
         let late = within(Duration::from_millis(10), "h", std::future::pending::<Result<(), _>>())
             .await

@@ -107,12 +107,20 @@ fn condense(text: &str) -> String {
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("hint:"));
-    let words: Vec<&str> = lines
-        .map(|line| line.trim_start_matches("error: ").trim_start_matches("cause: "))
-        .filter(|line| *line != "No solution found when resolving dependencies")
-        .flat_map(str::split_whitespace)
-        .collect();
-    let mut said = words.join(" ");
+    let mut said = String::new();
+    for line in lines {
+        let (separator, line) = match line.strip_prefix("cause: ") {
+            Some(cause) => (": ", cause),
+            None => (" ", line.trim_start_matches("error: ")),
+        };
+        if line.is_empty() || line == "No solution found when resolving dependencies" {
+            continue;
+        }
+        if !said.is_empty() {
+            said.push_str(separator);
+        }
+        said.push_str(line);
+    }
     if let Some((end, _)) = said.char_indices().nth(EXPLANATION) {
         said.truncate(end);
         said.push('…');

@@ -110,8 +110,17 @@ fn parse_requirement(text: &str, place: &Place) -> Result<WantedPackage, BuildEr
     if text.len() > MAX_REQUIREMENT || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Err(bad("it is too long or holds letters that no package name has"));
     }
-    // Its `Display` counts letters as bytes: only the message is used.
-    let parsed = Requirement::<VerbatimUrl>::from_str(text).map_err(|error| bad(&error.message.to_string()))?;
+    // The parser panics on a name that ends in a dot, and may on more. Its errors' `Display` counts letters as bytes:
+    // only the message is used.
+    let name_end = text
+        .find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c))
+        .unwrap_or(text.len());
+    if !text[..name_end].ends_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(bad("a name begins and ends with a letter or digit"));
+    }
+    let parsed = std::panic::catch_unwind(|| Requirement::<VerbatimUrl>::from_str(text))
+        .map_err(|_| bad("it cannot be read"))?
+        .map_err(|error| bad(&error.message.to_string()))?;
     if matches!(parsed.version_or_url, Some(VersionOrUrl::Url(_))) {
         return Err(bad("it is a URL"));
     }
@@ -206,6 +215,10 @@ mod tests {
             "x[",
             "x;((((",
             "file:x",
+            "a.*",
+            "a.==1",
+            "a-",
+            "_a",
             ">=1",
         ] {
             let error = parse_requirement(bad, &place()).unwrap_err();
