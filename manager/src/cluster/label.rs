@@ -67,6 +67,11 @@ pub fn attempt_of(metadata: &ObjectMeta) -> i32 {
     attempt.and_then(|attempt| attempt.parse().ok()).unwrap_or(1)
 }
 
+/// `service` or `task`, as a pod says it.
+pub fn kind_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.labels.as_ref()?.get(KIND).map(String::as_str)
+}
+
 /// Whether an object is of this installation.
 pub fn is_ours(metadata: &ObjectMeta, installation: Uuid) -> bool {
     metadata.labels.as_ref().and_then(|labels| labels.get(INSTALLATION)).is_some_and(|id| *id == installation.to_string())

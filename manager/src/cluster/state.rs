@@ -1,10 +1,10 @@
 //! `&Pod` -> what it means. Pure. Container statuses decide first, then conditions.
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus as Status, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus as Status, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use octopus_shared::pod::{ContainerStatus, PodObservation, Verdict};
-use octopus_shared::process::ProcessState;
+use octopus_shared::process::{ProcessKind, ProcessState};
 use octopus_shared::reason::{self, Reason};
 
 use super::label;
@@ -86,16 +86,12 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
             Some(terminated) => ended(terminated),
             None => Verdict::because(ProcessState::Failed, reason::START_ERROR, words(&status.message)),
         },
-        ("Running", _) => running(&status, function, &state),
+        ("Running", _) => running(label::kind_of(&pod.metadata), &status, function, &state),
         _ => pending(&status, &state),
     }
 }
 
-fn running(
-    status: &k8s_openapi::api::core::v1::PodStatus,
-    function: Option<&Status>,
-    state: &ContainerState,
-) -> Verdict {
+fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         let mut verdict = waits(waiting.reason.as_deref(), waiting.message.as_deref());
         let last = function.and_then(|function| function.last_state.as_ref()).and_then(|last| last.terminated.as_ref());
@@ -109,12 +105,16 @@ fn running(
     if let Some(terminated) = &state.terminated {
         return Verdict { state: ProcessState::Failing, ..ended(terminated) };
     }
+    if kind == Some(ProcessKind::Task.as_str()) {
+        // Without a probe Kubernetes calls every running container ready; a task has nothing to be ready for.
+        return Verdict::plain(ProcessState::Running);
+    }
     let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let answers = function.is_some_and(|function| function.ready);
     Verdict::plain(if ready && answers { ProcessState::Ready } else { ProcessState::Running })
 }
 
-fn pending(status: &k8s_openapi::api::core::v1::PodStatus, state: &ContainerState) -> Verdict {
+fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         return waits(waiting.reason.as_deref(), waiting.message.as_deref());
     }
@@ -230,6 +230,17 @@ mod tests {
         assert_eq!(observe(status.clone()).verdict.state, ProcessState::Running);
         status["containerStatuses"][0]["ready"] = true.into();
         assert_eq!(observe(status).verdict.state, ProcessState::Ready);
+    }
+
+    #[test]
+    fn a_task_is_never_ready() {
+        let pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string(), label::KIND: "task"}},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
+                {"name": CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]},
+        });
+        let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap();
+        assert_eq!(seen.verdict, Verdict::plain(ProcessState::Running));
     }
 
     #[test]
