@@ -100,11 +100,12 @@ pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<
             transaction.commit().await?;
             Ok(Accepted { command: row.id, replayed: false })
         }
-        Err(error) if violates(&error, "idempotency_pkey") => {
+        // The same request under the same key may have been stored since the first look: it then failed on that key, or
+        // on what the other one did (a function is deleted once).
+        Err(error) => {
             transaction.rollback().await?;
-            replay(pool, asker).await?.ok_or(EnqueueError::Database(error))
+            replay(pool, asker).await?.ok_or_else(|| error.into())
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -230,8 +231,4 @@ async fn insert(connection: &mut PgConnection, row: &Row<'_>, asker: &Asker) -> 
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn violates(error: &sqlx::Error, constraint: &str) -> bool {
-    error.as_database_error().is_some_and(|database| database.constraint() == Some(constraint))
 }

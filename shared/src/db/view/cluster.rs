@@ -110,7 +110,10 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
     Ok(rows
         .into_iter()
         .map(|row| ClusterView {
-            managers: managers.extract_if(.., |(cluster, _)| *cluster == row.name).map(|(_, manager)| manager).collect(),
+            managers: managers
+                .extract_if(.., |(cluster, _)| *cluster == row.name)
+                .map(|(_, manager)| manager)
+                .collect(),
             name: row.name,
             reachable: row.reachable,
             message: row.message,

@@ -76,7 +76,11 @@ pub async fn command(pool: &PgPool, id: Uuid) -> Result<Option<CommandView>, sql
     .fetch_optional(pool)
     .await?;
     let Some(row) = found else { return Ok(None) };
-    let waiting_for = if row.finished_at.is_none() { waiting(pool, &[id]).await?.remove(&id) } else { None };
+    let waiting_for = if row.finished_at.is_none() {
+        waiting(pool, &[id]).await?.remove(&id)
+    } else {
+        None
+    };
     Ok(Some(CommandView {
         id: row.id,
         kind: row.kind,

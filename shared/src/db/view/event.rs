@@ -96,7 +96,10 @@ pub async fn feed_end(pool: &PgPool) -> Result<FeedCursor, sqlx::Error> {
     let oldest = sqlx::query_scalar!(r#"select pg_snapshot_xmin(pg_current_snapshot())::text as "xmin!""#)
         .fetch_one(pool)
         .await?;
-    Ok(FeedCursor { transaction: number(&oldest)?, ..FeedCursor::default() })
+    Ok(FeedCursor {
+        transaction: number(&oldest)?,
+        ..FeedCursor::default()
+    })
 }
 
 /// Up to `limit` transitions after `after`. Only what is older than every open transaction is read, so that none that
@@ -144,7 +147,8 @@ pub async fn feed(pool: &PgPool, after: &FeedCursor, limit: i64) -> Result<Vec<(
 }
 
 fn number(text: &str) -> Result<u64, sqlx::Error> {
-    text.parse().map_err(|error: std::num::ParseIntError| sqlx::Error::Decode(error.into()))
+    text.parse()
+        .map_err(|error: std::num::ParseIntError| sqlx::Error::Decode(error.into()))
 }
 
 #[cfg(test)]
@@ -153,7 +157,11 @@ mod tests {
 
     #[test]
     fn cursors_survive_the_way_through_a_client() {
-        let cursor = FeedCursor { transaction: 7, process_id: Uuid::now_v7(), number: 3 };
+        let cursor = FeedCursor {
+            transaction: 7,
+            process_id: Uuid::now_v7(),
+            number: 3,
+        };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         for bad in ["", "7", "7.x.1", "-1.0.0"] {
             assert!(bad.parse::<FeedCursor>().is_err(), "{bad}");

@@ -108,12 +108,20 @@ pub async fn functions(pool: &PgPool, after: Option<&str>, limit: i64) -> Result
 /// # Errors
 /// When Postgres is away.
 pub async fn function(pool: &PgPool, name: &str) -> Result<Option<FunctionView>, sqlx::Error> {
-    let found = sqlx::query!("select name, cluster, created_at from function where name = $1 and deleted_at is null", name)
-        .fetch_optional(pool)
-        .await?;
+    let found = sqlx::query!(
+        "select name, cluster, created_at from function where name = $1 and deleted_at is null",
+        name
+    )
+    .fetch_optional(pool)
+    .await?;
     let Some(row) = found else { return Ok(None) };
     let revisions = revisions(pool, name).await?;
-    Ok(Some(FunctionView { name: row.name, cluster: row.cluster, created_at: row.created_at, revisions }))
+    Ok(Some(FunctionView {
+        name: row.name,
+        cluster: row.cluster,
+        created_at: row.created_at,
+        revisions,
+    }))
 }
 
 async fn revisions(pool: &PgPool, function: &str) -> Result<Vec<RevisionView>, sqlx::Error> {
@@ -138,7 +146,11 @@ async fn revisions(pool: &PgPool, function: &str) -> Result<Vec<RevisionView>, s
 /// # Errors
 /// When Postgres is away.
 pub async fn build_log(pool: &PgPool, function: &str, number: i32) -> Result<Option<Option<String>>, sqlx::Error> {
-    sqlx::query_scalar!("select build_log from revision where function_name = $1 and number = $2", function, number)
-        .fetch_optional(pool)
-        .await
+    sqlx::query_scalar!(
+        "select build_log from revision where function_name = $1 and number = $2",
+        function,
+        number
+    )
+    .fetch_optional(pool)
+    .await
 }

@@ -35,7 +35,13 @@ pub struct LogProgress {
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn chunks(pool: &PgPool, process: Uuid, from: Cursor, until: i64, limit: i64) -> Result<Vec<LogChunk>, sqlx::Error> {
+pub async fn chunks(
+    pool: &PgPool,
+    process: Uuid,
+    from: Cursor,
+    until: i64,
+    limit: i64,
+) -> Result<Vec<LogChunk>, sqlx::Error> {
     sqlx::query_as!(
         LogChunk,
         r#"select c.seq, c.pod_uid, c.container, c.restart, coalesce(s.attempt, 1) as "attempt!", c.data
@@ -59,10 +65,18 @@ pub async fn chunks(pool: &PgPool, process: Uuid, from: Cursor, until: i64, limi
 /// # Errors
 /// When Postgres is away.
 pub async fn log_end(pool: &PgPool, process: Uuid) -> Result<Cursor, sqlx::Error> {
-    let last = sqlx::query!("select seq, lines from log_chunk where process_id = $1 order by seq desc limit 1", process)
-        .fetch_optional(pool)
-        .await?;
-    Ok(last.map(|row| Cursor { seq: row.seq, line: row.lines }).unwrap_or_default())
+    let last = sqlx::query!(
+        "select seq, lines from log_chunk where process_id = $1 order by seq desc limit 1",
+        process
+    )
+    .fetch_optional(pool)
+    .await?;
+    Ok(last
+        .map(|row| Cursor {
+            seq: row.seq,
+            line: row.lines,
+        })
+        .unwrap_or_default())
 }
 
 /// The place before the last `lines` lines.
@@ -79,7 +93,12 @@ pub async fn tail_start(pool: &PgPool, process: Uuid, lines: i64) -> Result<Curs
     )
     .fetch_optional(pool)
     .await?;
-    Ok(first.map(|row| Cursor { seq: row.seq, line: row.skip }).unwrap_or_default())
+    Ok(first
+        .map(|row| Cursor {
+            seq: row.seq,
+            line: row.skip,
+        })
+        .unwrap_or_default())
 }
 
 /// The place `lines` lines after `from`. None: there are fewer.
@@ -99,7 +118,10 @@ pub async fn advance(pool: &PgPool, process: Uuid, from: Cursor, lines: i64) -> 
     )
     .fetch_optional(pool)
     .await?;
-    Ok(last.map(|row| Cursor { seq: row.seq, line: row.line }))
+    Ok(last.map(|row| Cursor {
+        seq: row.seq,
+        line: row.line,
+    }))
 }
 
 /// The end of the log, when its chunks were dropped and it was its function's newest run.
@@ -107,7 +129,9 @@ pub async fn advance(pool: &PgPool, process: Uuid, from: Cursor, lines: i64) -> 
 /// # Errors
 /// When Postgres is away.
 pub async fn kept(pool: &PgPool, process: Uuid) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar!("select data from log_kept where process_id = $1", process).fetch_optional(pool).await
+    sqlx::query_scalar!("select data from log_kept where process_id = $1", process)
+        .fetch_optional(pool)
+        .await
 }
 
 /// Whether the log of a process can still grow. None: there is no such process.

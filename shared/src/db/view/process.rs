@@ -183,9 +183,17 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sql
     .await?;
     let Some(row) = rows.first_mut() else { return Ok(None) };
     let (spec, last_event) = (row.spec.take(), row.last_event);
-    let Some(summary) = say_what_is_waited_for(pool, rows!(rows).collect()).await?.pop() else { return Ok(None) };
+    let Some(summary) = say_what_is_waited_for(pool, rows!(rows).collect()).await?.pop() else {
+        return Ok(None);
+    };
     let (pods, log_streams) = (pods(pool, id).await?, log_streams(pool, id).await?);
-    Ok(Some(ProcessView { summary, spec, last_event, pods, log_streams }))
+    Ok(Some(ProcessView {
+        summary,
+        spec,
+        last_event,
+        pods,
+        log_streams,
+    }))
 }
 
 /// The Kubernetes objects of a process. The outer none: there is no such process; the inner one: not generated yet.
@@ -193,12 +201,21 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sql
 /// # Errors
 /// When Postgres is away.
 pub async fn manifest(pool: &PgPool, id: Uuid) -> Result<Option<Option<Value>>, sqlx::Error> {
-    sqlx::query_scalar!("select manifest from process where id = $1", id).fetch_optional(pool).await
+    sqlx::query_scalar!("select manifest from process where id = $1", id)
+        .fetch_optional(pool)
+        .await
 }
 
 async fn say_what_is_waited_for(pool: &PgPool, rows: Vec<Row>) -> Result<Vec<ProcessSummary>, sqlx::Error> {
-    let pending: Vec<Uuid> = rows.iter().filter_map(|row| row.pending.map(|(command, _)| command)).collect();
-    let mut waits = if pending.is_empty() { Default::default() } else { waiting(pool, &pending).await? };
+    let pending: Vec<Uuid> = rows
+        .iter()
+        .filter_map(|row| row.pending.map(|(command, _)| command))
+        .collect();
+    let mut waits = if pending.is_empty() {
+        Default::default()
+    } else {
+        waiting(pool, &pending).await?
+    };
     Ok(rows
         .into_iter()
         .map(|Row { mut process, pending }| {
@@ -209,7 +226,9 @@ async fn say_what_is_waited_for(pool: &PgPool, rows: Vec<Row>) -> Result<Vec<Pro
                     command: Some(command),
                     since,
                 };
-                waits.remove(&command).or_else(|| (process.lifecycle == Lifecycle::Requested).then(queued))
+                waits
+                    .remove(&command)
+                    .or_else(|| (process.lifecycle == Lifecycle::Requested).then(queued))
             });
             process
         })

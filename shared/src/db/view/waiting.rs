@@ -72,7 +72,15 @@ pub(super) async fn waiting(pool: &PgPool, commands: &[Uuid]) -> Result<HashMap<
             } else {
                 (WaitedFor::Command, Some(row.earlier?), row.earlier_at?)
             };
-            Some((row.id, WaitingFor { what, cluster: row.cluster, command, since }))
+            Some((
+                row.id,
+                WaitingFor {
+                    what,
+                    cluster: row.cluster,
+                    command,
+                    since,
+                },
+            ))
         })
         .collect())
 }

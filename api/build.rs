@@ -1,0 +1,5 @@
+//! The migrations are embedded: a new one has to be compiled in.
+
+fn main() {
+    println!("cargo:rerun-if-changed=../migrations");
+}
