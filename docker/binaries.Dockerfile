@@ -4,21 +4,22 @@ ARG RUST_IMAGE=rust:1.95-bookworm
 ARG DEBIAN_IMAGE=debian:bookworm-slim
 ARG PYTHON_IMAGE=python:3.11-slim
 
-FROM ${RUST_IMAGE} AS build
-WORKDIR /src
-# Optional, hence the wildcard: the certificate authorities of this machine (scripts/ca.sh).
-COPY Cargo.toml .local/ca/bundle.cr[t] /ca/
-COPY . .
-ENV SQLX_OFFLINE=true
-RUN if [ -s /ca/bundle.crt ]; then export CARGO_HTTP_CAINFO=/ca/bundle.crt SSL_CERT_FILE=/ca/bundle.crt; fi \
- && cargo build --release --locked --bin octopus-api --bin octopus-manager --bin octopus-demo
-
 # uv resolves and unpacks the dependencies of functions. It is a binary in a wheel.
 FROM ${PYTHON_IMAGE} AS uv
+# Optional, hence the wildcard: the certificate authorities of this machine (scripts/ca.sh).
 COPY Cargo.toml .local/ca/bundle.cr[t] /ca/
 COPY scripts/uv.version /uv.version
 RUN if [ -s /ca/bundle.crt ]; then export PIP_CERT=/ca/bundle.crt; fi \
  && pip install --no-cache-dir --root-user-action=ignore --target /uv "uv==$(cat /uv.version)"
+
+FROM ${RUST_IMAGE} AS build
+WORKDIR /src
+COPY Cargo.toml .local/ca/bundle.cr[t] /ca/
+# Without rust-toolchain.toml (.dockerignore): rustup would fetch components that only a developer uses.
+COPY . .
+ENV SQLX_OFFLINE=true
+RUN if [ -s /ca/bundle.crt ]; then export CARGO_HTTP_CAINFO=/ca/bundle.crt SSL_CERT_FILE=/ca/bundle.crt; fi \
+ && cargo build --release --locked --bin octopus-api --bin octopus-manager --bin octopus-demo
 
 FROM ${DEBIAN_IMAGE} AS base
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

@@ -6,9 +6,6 @@ source "$(dirname "$0")/lib.sh"
 
 settings=$local_dir/compose.env
 [ -e "$settings" ] || "$root/scripts/settings.sh"
-# Compose 1.29 takes the variable from the environment or from .env, not from --env-file.
-files=$(sed -n 's/^COMPOSE_FILE=//p' "$settings")
-[ -z "$files" ] || export COMPOSE_FILE=$files
 
 if docker compose version > /dev/null 2>&1; then
   exec docker compose --env-file "$settings" "$@"
