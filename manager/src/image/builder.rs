@@ -71,7 +71,7 @@ impl Builder {
         let required = config.as_ref().and_then(|config| config.required_python_version);
         let python = choose_python(&self.settings, required)?;
         let base = self.base(python).await?;
-        let input_hash = input_hash(&self.settings, source, python, &base.digest);
+        let input_hash = input_hash(&self.settings, source, python, &base.digest)?;
         Ok(Plan {
             input_hash,
             python,
@@ -305,11 +305,19 @@ fn no_base(settings: &ImageSettings, version: PythonVersion) -> BuildError {
 }
 
 /// Everything that decides what is in the image. The lock does not: what was built once for a source stays.
-fn input_hash(settings: &ImageSettings, source: &Source, python: PythonVersion, base_digest: &str) -> String {
+fn input_hash(
+    settings: &ImageSettings,
+    source: &Source,
+    python: PythonVersion,
+    base_digest: &str,
+) -> Result<String, BuildError> {
     // Without its password: a new one is no new input, and a hash that everybody sees must not be made of it.
     let index = settings.index_url.as_ref().map(|url| mask(url.as_str()));
+    // What a new version of this program writes into every image is a new input.
+    let ours = config::image_config(&serde_json::json!({}), &[], "")?;
     let parts = [
         &format!("octopus image {}", layer::FORMAT),
+        &layer::digest(&ours),
         source.format.as_str(),
         &hex::encode(source.sha256()),
         base_digest,
@@ -317,7 +325,7 @@ fn input_hash(settings: &ImageSettings, source: &Source, python: PythonVersion, 
         PLATFORM,
         index.as_deref().unwrap_or_default(),
     ];
-    hex::encode(Sha256::digest(parts.join("\n")))
+    Ok(hex::encode(Sha256::digest(parts.join("\n"))))
 }
 
 fn layer_key(plan: &Plan, lock: &Lock) -> String {
@@ -346,3 +354,6 @@ fn remove_old(scratch: &Path) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ pub use wanted::{Wanted, WantedPackage};
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// SHA-256 in hex over everything that decides what is in the image: source, base image, Python version, platform,
-    /// index and the form of the layers. The function's name is not among it.
+    /// index, and the form that this program gives to images. The function's name is not among it.
     pub input_hash: String,
     /// The Python of the image.
     pub python: PythonVersion,
