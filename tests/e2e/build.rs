@@ -1,0 +1,117 @@
+//! Sources that cannot be built, and ones that need not be built again.
+
+use std::io::Write;
+
+use octopus_tests::stack::Stack;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::functions::{HELLO, WORK, small};
+
+fn tar(entries: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in entries {
+        let mut header = tar::Header::new_gnu();
+        // Written by hand: the library refuses the paths that this test is about.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        archive.append(&header, *content).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// 512 MiB of zeros in half a megabyte.
+fn bomb() -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut header = tar::Header::new_gnu();
+    header.set_path("main.py").unwrap();
+    header.set_size(512 << 20);
+    header.set_mode(0o644);
+    header.set_cksum();
+    gzip.write_all(header.as_bytes()).unwrap();
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..512 {
+        gzip.write_all(&zeros).unwrap();
+    }
+    gzip.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_input_is_built_once() {
+    let stack = Stack::start("build-once").await;
+    let _manager = stack.manager().await;
+    let first = stack.client.build("hello", HELLO, json!({})).await;
+    let second = stack.client.build("hello", HELLO, json!({})).await;
+    assert_eq!((&first["number"], &second["number"]), (&json!(1), &json!(2)));
+    assert_eq!(first["image"]["digest"], second["image"]["digest"]);
+    let images: i64 = sqlx::query_scalar("select count(*) from image").fetch_one(&stack.owner).await.unwrap();
+    assert_eq!(images, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_built_says_which_line_and_why() {
+    let stack = Stack::start("build-refused").await;
+    let _manager = stack.manager().await;
+    let python = |line: &str| format!("import os\n\ndependencies = [\n    {line},\n]\n").into_bytes();
+    let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
+        ("invalid-python", b"def broken(:\n".to_vec(), &["line 1"]),
+        ("bad-config", b"x = 1\nconfig_str = '''{\"device_map\": }'''\n".to_vec(), &["config_str"]),
+        ("no-such-package", python("\"pip install octopus-no-such-package-at-all==9.9.9\""), &["octopus-no-such-package-at-all"]),
+        ("system-package", python("\"apt-get update && apt-get install -y pandoc\""), &["line 4", "pandoc"]),
+        ("source-only", python("\"pip install fasttext==0.9.2\""), &["fasttext", "source distribution"]),
+        ("traversal", tar(&[("main.py", b"x = 1\n"), ("requirements.txt", b""), ("../../etc/passwd", b"x")]), &["../../etc/passwd"]),
+        ("bomb", bomb(), &["unpacked"]),
+    ];
+    let mut commands = Vec::new();
+    for (name, source, words) in cases {
+        let body = json!({ "spec": small(), "source_base64": base64(&source) });
+        let (status, answer) = stack.client.send(Method::PUT, &format!("/api/v1/functions/{name}"), &body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{name}: {answer}");
+        let started = stack.client.start(name, json!({"kind": "task"})).await;
+        commands.push((name, answer["id"].as_str().unwrap().parse().unwrap(), started, words));
+    }
+    for (name, command, started, words) in commands {
+        let ended = stack.client.ended(command, 120).await;
+        assert_eq!(ended["state"], "failed", "{name}: {ended}");
+        let message = ended["message"].as_str().unwrap();
+        for word in words {
+            assert!(message.contains(word), "{name}: `{word}` is not in: {message}");
+        }
+        assert!(!ended["remedy"].as_str().unwrap().is_empty(), "{name}: {ended}");
+        let process = stack.client.shows(started, "lifecycle", "gone", 30).await;
+        assert_eq!((&process["state"], &process["reason"]), (&json!("failed"), &json!("image_build_failed")), "{name}: {process}");
+        let function = stack.client.get(&format!("/api/v1/functions/{name}")).await;
+        assert_eq!(function["revisions"][0]["build_state"], "failed", "{name}");
+    }
+    assert!(stack.namespace.pods().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused_at_the_border() {
+    let stack = Stack::start("border").await;
+    let (status, problem) = stack.client.with_token("nobody's".into()).send(Method::GET, "/api/v1/functions", &Value::Null).await;
+    assert_eq!((status, &problem["status"]), (StatusCode::UNAUTHORIZED, &json!(401)));
+    let viewer = stack.client.with_token(stack.token("viewer").await);
+    let body = json!({ "source": WORK });
+    let (status, problem) = viewer.send(Method::PUT, "/api/v1/functions/work", &body).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{problem}");
+    let (status, problem) = stack.client.send(Method::PUT, "/api/v1/functions/No_Kubernetes_Name", &body).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("name")), "{problem}");
+    let large = json!({ "source": "#".repeat(10 << 20) });
+    let (status, problem) = stack.client.send(Method::PUT, "/api/v1/functions/large", &large).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{problem}");
+    let (status, problem) = stack.client.send(Method::POST, "/api/v1/functions/unknown/processes", &json!({"kind": "task"})).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{problem}");
+    let rows: i64 = sqlx::query_scalar("select (select count(*) from command) + (select count(*) from bundle)")
+        .fetch_one(&stack.owner)
+        .await
+        .unwrap();
+    assert_eq!(rows, 0, "nothing half-done remains");
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}

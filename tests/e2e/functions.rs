@@ -1,0 +1,21 @@
+//! Functions that the tests run.
+
+use serde_json::{Value, json};
+
+/// An octopus-format Flask function, as users write them.
+pub(crate) const HELLO: &str = include_str!("functions/hello.py");
+/// A task that does what its arguments say: `print COUNT`, `exit CODE`, `sleep SECONDS`, in order.
+pub(crate) const WORK: &str = include_str!("functions/work.py");
+
+/// Settings of a function of which many run at once on a small node.
+pub(crate) fn small() -> Value {
+    json!({
+        "stop_grace_seconds": 2,
+        "resources": {"cpu_request": "2m", "cpu": "1", "memory": "64Mi", "ephemeral_storage": "64Mi"},
+    })
+}
+
+/// A task with arguments.
+pub(crate) fn task(arguments: &[&str]) -> Value {
+    json!({"kind": "task", "args": arguments})
+}

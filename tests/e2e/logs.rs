@@ -1,0 +1,29 @@
+//! Every line, once, in order.
+
+use octopus_tests::stack::Stack;
+use serde_json::json;
+
+use crate::functions::{WORK, small, task};
+
+pub(crate) fn numbered(count: usize) -> String {
+    (0..count).map(|number| format!("line {number}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_tasks_print_a_thousand_lines_each() {
+    let stack = Stack::start("logs").await;
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let mut processes = Vec::new();
+    for _ in 0..20 {
+        processes.push(stack.client.start("work", task(&["print", "1000"])).await);
+    }
+    let expected = numbered(1000);
+    for process in processes {
+        let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+        assert_eq!(gone["state"], "succeeded", "{gone}");
+        let stream = &gone["log_streams"][0];
+        assert_eq!((&stream["seal"], &stream["lines"]), (&json!("complete"), &json!(1000)), "{gone}");
+        assert!(stack.client.log(process).await == expected.as_bytes(), "the log of {process} is not what was printed");
+    }
+}

@@ -1,0 +1,74 @@
+//! Several managers, and pods that somebody else deletes.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::functions::{WORK, small, task};
+
+/// How often each process ran: pods that were ever seen, in the rows and in the log.
+pub(crate) async fn runs(stack: &Stack, process: Uuid) -> (usize, usize) {
+    let pods = stack.client.process(process).await["pods"].as_array().map_or(0, Vec::len);
+    let log = String::from_utf8_lossy(&stack.client.log(process).await).into_owned();
+    (pods, log.matches("ran\n").count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_managers_run_each_of_two_hundred_tasks_once() {
+    let stack = Stack::start("managers").await;
+    let _managers = (stack.manager().await, stack.manager().await);
+    stack.client.build("work", WORK, small()).await;
+    let mut processes = Vec::new();
+    for _ in 0..200 {
+        processes.push(stack.client.start("work", task(&["say", "ran"])).await);
+    }
+    for process in processes {
+        let gone = stack.client.shows(process, "lifecycle", "gone", 400).await;
+        assert_eq!(gone["state"], "succeeded", "{gone}");
+        assert_eq!(runs(&stack, process).await, (1, 1), "{gone}");
+    }
+    let both = sqlx_count(&stack, "select count(*) from manager where lease_until > now() and stopped_at is null").await;
+    assert_eq!(both, 2, "both managers lived to the end");
+    assert!(stack.namespace.pods().await.is_empty());
+}
+
+async fn sqlx_count(stack: &Stack, query: &'static str) -> i64 {
+    sqlx::query_scalar(query).fetch_one(&stack.owner).await.unwrap()
+}
+
+async fn delete_pod_of_running(stack: &Stack, process: Uuid) {
+    stack.client.shows(process, "state", "running", 60).await;
+    let name = stack.client.process(process).await["pods"][0]["name"].as_str().unwrap().to_owned();
+    let deletion = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+    stack.namespace.api::<Pod>().delete(&name, &deletion).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
+    let stack = Stack::start("deleted").await;
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+
+    let once = stack.client.start("work", task(&["say", "ran", "sleep", "600"])).await;
+    let twice = json!({"kind": "task", "args": ["say", "ran", "sleep", "600"], "retries": 1});
+    let twice = stack.client.start("work", twice).await;
+    delete_pod_of_running(&stack, once).await;
+    delete_pod_of_running(&stack, twice).await;
+
+    let gone = stack.client.shows(once, "lifecycle", "gone", 60).await;
+    assert_eq!((&gone["state"], &gone["attempt"]), (&json!("failed"), &json!(1)), "{gone}");
+    assert_eq!(gone["pods"].as_array().unwrap().len(), 1);
+
+    let again = until("the second attempt to run", 60, async || {
+        let shown = stack.client.process(twice).await;
+        (shown["attempt"] == 2 && shown["state"] == "running").then_some(shown)
+    })
+    .await;
+    assert_eq!(again["pods"].as_array().unwrap().len(), 2, "{again}");
+    let kill = stack.client.kill(twice, json!({})).await;
+    stack.client.ended(kill, 60).await;
+    assert!(stack.namespace.pods().await.is_empty());
+}

@@ -1,0 +1,83 @@
+//! What the manager's credential cannot do, and what the manager leaves alone.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
+use serde_json::json;
+
+use crate::functions::{WORK, small, task};
+
+fn forbidden<T>(what: &str, answer: Result<T, kube::Error>) {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 403 => {}
+        Err(error) => panic!("{what}: {error}"),
+        Ok(_) => panic!("{what} is allowed"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_managers_credential_reaches_nothing_else() {
+    let stack = Stack::start("rights").await;
+    let manager = stack.namespace.manager().await;
+    let here = &stack.namespace.name;
+    let list = ListParams::default();
+    forbidden("reading secrets", Api::<Secret>::namespaced(manager.clone(), here).list(&list).await);
+    forbidden("reading a secret", Api::<Secret>::namespaced(manager.clone(), here).get("any").await);
+    forbidden("reading config maps", Api::<ConfigMap>::namespaced(manager.clone(), here).list(&list).await);
+    forbidden("pods elsewhere", Api::<Pod>::namespaced(manager.clone(), "default").list(&list).await);
+    forbidden("pods everywhere", Api::<Pod>::all(manager.clone()).list(&list).await);
+    let deletion = DeleteParams::default();
+    forbidden("deleting elsewhere", Api::<Pod>::namespaced(manager.clone(), "kube-system").delete("any", &deletion).await);
+    for (verb, path) in [
+        ("POST", format!("/api/v1/namespaces/{here}/pods/any/exec?command=id&container=function&stdout=true")),
+        ("POST", format!("/api/v1/namespaces/{here}/pods/any/attach")),
+        ("POST", format!("/api/v1/namespaces/{here}/pods/any/eviction")),
+        ("POST", format!("/api/v1/namespaces/{here}/serviceaccounts/default/token")),
+        ("GET", "/api/v1/nodes".to_owned()),
+        ("GET", "/api/v1/nodes/cluster/proxy/pods".to_owned()),
+    ] {
+        let request = http::Request::builder().method(verb).uri(&path).body(b"{}".to_vec()).unwrap();
+        forbidden(&format!("{verb} {path}"), manager.request::<serde_json::Value>(request).await);
+    }
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "more"}, "subjects": [],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"}
+    }))
+    .unwrap();
+    let post = PostParams::default();
+    forbidden("escalating", Api::<RoleBinding>::namespaced(manager.clone(), here).create(&post, &binding).await);
+    let binding: ClusterRoleBinding = serde_json::from_value(serde_json::to_value(&binding).unwrap()).unwrap();
+    forbidden("escalating everywhere", Api::<ClusterRoleBinding>::all(manager).create(&post, &binding).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_objects_are_left_alone() {
+    let stack = Stack::start("foreign").await;
+    let foreign: Service = serde_json::from_value(json!({
+        "metadata": {"name": "foreign", "labels": {
+            "app.kubernetes.io/managed-by": "octopus-manager",
+            "octopus-process-manager/installation": uuid::Uuid::new_v4().to_string(),
+            "octopus-process-manager/process": uuid::Uuid::new_v4().to_string(),
+        }},
+        "spec": {"ports": [{"port": 80}]}
+    }))
+    .unwrap();
+    let services = stack.namespace.api::<Service>();
+    services.create(&PostParams::default(), &foreign).await.unwrap();
+    // Ours by its label, but no row wants it: this one is removed, which shows that a pass has happened.
+    let installation: uuid::Uuid = sqlx::query_scalar("select id from installation").fetch_one(&stack.owner).await.unwrap();
+    let mut orphan = foreign.clone();
+    orphan.metadata.name = Some("orphan".into());
+    let labels = orphan.metadata.labels.as_mut().unwrap();
+    labels.insert("octopus-process-manager/installation".into(), installation.to_string());
+    services.create(&PostParams::default(), &orphan).await.unwrap();
+
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let process = stack.client.start("work", task(&["say", "ran"])).await;
+    stack.client.shows(process, "lifecycle", "gone", 60).await;
+    until("the orphan to be removed", 60, async || services.get_opt("orphan").await.unwrap().is_none().then_some(())).await;
+    assert!(services.get_opt("foreign").await.unwrap().is_some());
+}

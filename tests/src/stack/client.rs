@@ -1,0 +1,153 @@
+//! The REST API as its users see it, and waiting for what it shows.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval};
+use uuid::Uuid;
+
+/// The API with a token.
+#[derive(Clone)]
+pub struct Client {
+    url: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// A client with a token.
+    pub fn new(url: String, token: String) -> Self {
+        Self { url, token, http: reqwest::Client::new() }
+    }
+
+    /// The same API with another token.
+    pub fn with_token(&self, token: String) -> Self {
+        Self { token, ..self.clone() }
+    }
+
+    /// Waits until the API is ready.
+    pub async fn ready(&self) {
+        until("the API to be ready", 30, async || {
+            let answer = self.http.get(format!("{}/readyz", self.url)).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// One request with a JSON body, or none when it is null.
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = request.send().await.expect("the API answers");
+        let status = answer.status();
+        let text = answer.text().await.expect("a body");
+        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        (status, value)
+    }
+
+    /// What a path shows.
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, value) = self.send(Method::GET, path, &Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "GET {path}: {value}");
+        value
+    }
+
+    async fn accepted(&self, method: Method, path: &str, body: &Value) -> Value {
+        let (status, value) = self.send(method, path, body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{path}: {value}");
+        value
+    }
+
+    /// Declares a function from one Python file; answers the command.
+    pub async fn declare(&self, name: &str, source: &str, spec: Value) -> Uuid {
+        let body = json!({ "spec": spec, "source": source });
+        id(&self.accepted(Method::PUT, &format!("/api/v1/functions/{name}"), &body).await["id"])
+    }
+
+    /// Declares a function and waits for its image; answers the revision.
+    pub async fn build(&self, name: &str, source: &str, spec: Value) -> Value {
+        let command = self.declare(name, source, spec).await;
+        let ended = self.ended(command, 180).await;
+        assert_eq!(ended["state"], "succeeded", "{ended}");
+        self.get(&format!("/api/v1/functions/{name}")).await["revisions"][0].clone()
+    }
+
+    /// Starts a process; answers its id.
+    pub async fn start(&self, function: &str, spec: Value) -> Uuid {
+        let answer = self.accepted(Method::POST, &format!("/api/v1/functions/{function}/processes"), &spec).await;
+        id(&answer["process"]["id"])
+    }
+
+    /// Asks for the end of a process; answers the command.
+    pub async fn kill(&self, process: Uuid, options: Value) -> Uuid {
+        id(&self.accepted(Method::POST, &format!("/api/v1/processes/{process}/kill"), &options).await["id"])
+    }
+
+    /// Waits for the end of a command.
+    pub async fn ended(&self, command: Uuid, seconds: u64) -> Value {
+        until(&format!("the end of command {command}"), seconds, async || {
+            let shown = self.get(&format!("/api/v1/commands/{command}?wait=5")).await;
+            matches!(shown["state"].as_str(), Some("succeeded" | "failed" | "cancelled")).then_some(shown)
+        })
+        .await
+    }
+
+    /// A process.
+    pub async fn process(&self, id: Uuid) -> Value {
+        self.get(&format!("/api/v1/processes/{id}")).await
+    }
+
+    /// Waits until a process shows a value in a field.
+    pub async fn shows(&self, id: Uuid, field: &str, value: &str, seconds: u64) -> Value {
+        until(&format!("process {id} to show {field} {value}"), seconds, async || {
+            let shown = self.process(id).await;
+            (shown[field] == value).then_some(shown)
+        })
+        .await
+    }
+
+    /// All transitions of a process.
+    pub async fn events(&self, id: Uuid) -> Vec<Value> {
+        let page = self.get(&format!("/api/v1/processes/{id}/events?limit=500")).await;
+        page["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The whole log of a process, byte for byte.
+    pub async fn log(&self, id: Uuid) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut after = "0.0".to_owned();
+        loop {
+            let url = format!("{}/api/v1/processes/{id}/logs?after={after}&limit=1000", self.url);
+            let request = self.http.get(url).bearer_auth(&self.token).header("accept", "text/plain");
+            let answer = request.send().await.expect("the API answers");
+            assert_eq!(answer.status(), StatusCode::OK);
+            let next = answer.headers().get("octopus-cursor").and_then(|cursor| cursor.to_str().ok()).map(str::to_owned);
+            let bytes = answer.bytes().await.expect("a body");
+            all.extend_from_slice(&bytes);
+            match next {
+                Some(next) if next != after && !bytes.is_empty() => after = next,
+                _ => return all,
+            }
+        }
+    }
+}
+
+fn id(value: &Value) -> Uuid {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{value} is no id"))
+}
+
+/// Looks again and again until there is something to see. Panics with `what` when the time is over.
+pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let ends = Instant::now() + Duration::from_secs(seconds);
+    let mut ticks = interval(Duration::from_millis(100));
+    loop {
+        ticks.tick().await;
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(Instant::now() < ends, "waited {seconds} s for {what}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Postgres, a registry with a password, and a cluster: started once for each run, from the images that the environment
+//! names. What is there already is used instead: `DATABASE_URL`, and `KUBECONFIG` with `OCTOPUS_REGISTRY_PUSH` and
+//! `OCTOPUS_REGISTRY_PULL`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use testcontainers::core::{ContainerPort, ExecCommand, Mount, WaitFor};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+/// `make test` removes whatever carries this label, before and after.
+const LABEL: (&str, &str) = ("octopus-process-manager", "test");
+/// User and password of the registry.
+pub const REGISTRY_USER: (&str, &str) = ("octopus", "octopus-test");
+/// The same as a line of htpasswd, with bcrypt's lowest cost.
+const HTPASSWD: &str = "octopus:$2b$05$SYW7gyspbUrY.V.3ZB5ITuEHf3z0nGn4P77MDOJKK3BLBIhy3/Oby\n";
+/// Python versions for which there is a base image in the tests.
+const PYTHONS: [(&str, &str, &str); 2] =
+    [("cp311", "PYTHON_IMAGE_311", "python:3.11-slim"), ("cp312", "PYTHON_IMAGE_312", "python:3.12-slim")];
+
+/// What all tests of a run share.
+pub struct Containers {
+    /// `postgres://user:password@host:port`, without a database, as a superuser.
+    pub postgres_url: String,
+    /// Administrator's kubeconfig of the cluster.
+    pub kubeconfig: PathBuf,
+    /// URL that is pushed to.
+    pub registry_push: String,
+    /// Name that nodes pull from.
+    pub registry_pull: String,
+    /// The node's container, where it is ours: for faults that only it can have.
+    pub node: Option<ContainerAsync<GenericImage>>,
+    _kept: Vec<ContainerAsync<GenericImage>>,
+}
+
+static CONTAINERS: OnceCell<Containers> = OnceCell::const_new();
+
+/// Starts them at the first call.
+pub async fn containers() -> &'static Containers {
+    CONTAINERS.get_or_init(start).await
+}
+
+async fn start() -> Containers {
+    let mut kept = Vec::new();
+    let postgres_url = match env::var("DATABASE_URL") {
+        Ok(url) => url.rsplit_once('/').map_or(url.clone(), |(server, _)| server.to_owned()),
+        Err(_) => {
+            let (container, url) = postgres().await;
+            kept.push(container);
+            url
+        }
+    };
+    if let Ok(kubeconfig) = env::var("KUBECONFIG") {
+        let setting = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} must be set beside KUBECONFIG"));
+        return Containers {
+            postgres_url,
+            kubeconfig: kubeconfig.into(),
+            registry_push: setting("OCTOPUS_REGISTRY_PUSH"),
+            registry_pull: setting("OCTOPUS_REGISTRY_PULL"),
+            node: None,
+            _kept: kept,
+        };
+    }
+    let id = std::process::id();
+    let network = format!("octopus-test-{id}");
+    let registry_name = format!("octopus-test-registry-{id}");
+    let registry = registry(&network, &registry_name).await;
+    let port = registry.get_host_port_ipv4(5000).await.expect("the registry's port");
+    kept.push(registry);
+    push_bases(port).await;
+    let registry_pull = format!("{registry_name}:5000");
+    let node = cluster(&network, &registry_pull).await;
+    let kubeconfig = write_kubeconfig(&node).await;
+    let registry_push = format!("http://127.0.0.1:{port}");
+    Containers { postgres_url, kubeconfig, registry_push, registry_pull, node: Some(node), _kept: kept }
+}
+
+fn image(variable: &str, default: &str) -> GenericImage {
+    let name = env::var(variable).unwrap_or_else(|_| default.to_owned());
+    let (name, tag) = name.rsplit_once(':').map_or((name.as_str(), "latest"), |parts| parts);
+    GenericImage::new(name, tag)
+}
+
+async fn postgres() -> (ContainerAsync<GenericImage>, String) {
+    let container = image("POSTGRES_IMAGE", "postgres:17")
+        .with_exposed_port(ContainerPort::Tcp(5432))
+        // Twice: the server of the set-up says it as well.
+        .with_wait_for(WaitFor::message_on_stderr("listening on IPv4 address"))
+        .with_label(LABEL.0, LABEL.1)
+        .with_env_var("POSTGRES_PASSWORD", "test")
+        .with_cmd(["postgres", "-c", "fsync=off", "-c", "max_connections=500"])
+        .start()
+        .await
+        .expect("Postgres starts");
+    let port = container.get_host_port_ipv4(5432).await.expect("Postgres' port");
+    (container, format!("postgres://postgres:test@127.0.0.1:{port}"))
+}
+
+async fn registry(network: &str, name: &str) -> ContainerAsync<GenericImage> {
+    image("REGISTRY_IMAGE", "registry:2")
+        .with_exposed_port(ContainerPort::Tcp(5000))
+        .with_wait_for(WaitFor::message_on_stderr("listening on"))
+        .with_label(LABEL.0, LABEL.1)
+        .with_network(network)
+        .with_container_name(name)
+        .with_copy_to("/htpasswd", HTPASSWD.as_bytes().to_vec())
+        .with_env_var("REGISTRY_AUTH", "htpasswd")
+        .with_env_var("REGISTRY_AUTH_HTPASSWD_REALM", "test")
+        .with_env_var("REGISTRY_AUTH_HTPASSWD_PATH", "/htpasswd")
+        .start()
+        .await
+        .expect("the registry starts")
+}
+
+async fn cluster(network: &str, registry: &str) -> ContainerAsync<GenericImage> {
+    let mut request = image("CLUSTER_IMAGE", "rancher/k3s:v1.33.4-k3s1")
+        .with_exposed_port(ContainerPort::Tcp(6443))
+        .with_wait_for(WaitFor::message_on_either_std("cluster ready"))
+        .with_startup_timeout(Duration::from_secs(240))
+        .with_label(LABEL.0, LABEL.1)
+        .with_network(network)
+        .with_hostname("cluster")
+        .with_env_var("REGISTRY", registry)
+        .with_env_var("REGISTRY_USER", REGISTRY_USER.0)
+        .with_env_var("REGISTRY_PASSWORD", REGISTRY_USER.1)
+        .with_cap_add("ALL")
+        .with_cap_drop("SYS_RESOURCE")
+        .with_security_opt("seccomp=unconfined")
+        .with_security_opt("apparmor=unconfined")
+        .with_host_config_modifier(|config| {
+            config.device_cgroup_rules = Some(vec!["a *:* rwm".into()]);
+            config.binds = Some(["/sys:/sys:rw", "/lib/modules:/lib/modules:ro"].map(String::from).into());
+        });
+    for path in ["/sys/fs/cgroup", "/dev/kmsg"] {
+        request = request.with_mount(Mount::bind_mount(path, path));
+    }
+    request.start().await.expect("the cluster starts")
+}
+
+async fn write_kubeconfig(node: &ContainerAsync<GenericImage>) -> PathBuf {
+    let mut shown = node.exec(ExecCommand::new(["cat", "/etc/kubernetes/admin.kubeconfig"])).await.expect("the kubeconfig");
+    let text = String::from_utf8(shown.stdout_to_vec().await.expect("the kubeconfig")).expect("text");
+    let port = node.get_host_port_ipv4(6443).await.expect("the API server's port");
+    let path = scratch().join("admin.kubeconfig");
+    std::fs::write(&path, text.replace("https://cluster:6443", &format!("https://127.0.0.1:{port}"))).expect("a file");
+    path
+}
+
+/// A folder of this run.
+pub fn scratch() -> PathBuf {
+    let path = target().join("e2e").join(std::process::id().to_string());
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
+}
+
+/// The folder with the programs: the tests run from its `deps`.
+pub(crate) fn target() -> PathBuf {
+    let test = env::current_exe().expect("the path of this program");
+    let profile = test.ancestors().find(|path| path.join("octopus-manager").exists());
+    profile.map(Path::to_owned).expect("cargo build --bins has not made the programs yet")
+}
+
+/// Pushes the Python images that functions are built on.
+async fn push_bases(port: u16) {
+    let config = scratch().join("docker");
+    std::fs::create_dir_all(&config).expect("a folder");
+    let registry = format!("127.0.0.1:{port}");
+    docker(&config, &["login", "--username", REGISTRY_USER.0, "--password", REGISTRY_USER.1, &registry]).await;
+    for (tag, variable, default) in PYTHONS {
+        let image = env::var(variable).unwrap_or_else(|_| default.to_owned());
+        let pushed = format!("{registry}/base/python:{tag}");
+        docker(&config, &["tag", &image, &pushed]).await;
+        docker(&config, &["push", "--quiet", &pushed]).await;
+        docker(&config, &["rmi", &pushed]).await;
+    }
+}
+
+async fn docker(config: &Path, arguments: &[&str]) {
+    let output = Command::new("docker")
+        .env("DOCKER_CONFIG", config)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("docker is installed");
+    assert!(output.status.success(), "docker {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr));
+}
+
+/// The setting OCTOPUS_BASE_IMAGES for the images that were pushed.
+pub(crate) fn base_images(registry_push: &str) -> String {
+    PYTHONS.map(|(tag, ..)| format!("{tag}={registry_push}/base/python:{tag}")).join(",")
+}

@@ -1,0 +1,73 @@
+//! The whole product for one test: a database and a function namespace of its own, the real binaries, and a client.
+//!
+//! Postgres, the registry and the cluster are shared by all tests of a run ([`containers`]).
+
+pub mod client;
+pub mod containers;
+pub mod namespace;
+pub mod programs;
+
+use std::path::PathBuf;
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+
+use crate::stack::client::Client;
+use crate::stack::containers::{Containers, containers};
+use crate::stack::namespace::Namespace;
+use crate::stack::programs::{Program, Programs};
+
+/// The whole product for one test.
+pub struct Stack {
+    /// What all tests share.
+    pub shared: &'static Containers,
+    /// The function namespace, and the rights of its managers.
+    pub namespace: Namespace,
+    /// The API, with an administrator's token.
+    pub client: Client,
+    /// Postgres, as the owner: for what no role of the product may do.
+    pub owner: PgPool,
+    programs: Programs,
+    _api: Program,
+}
+
+impl Stack {
+    /// Sets everything up but a manager.
+    pub async fn start(name: &str) -> Self {
+        // A second test in the same process finds it installed.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let shared = containers().await;
+        let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let database = format!("e2e_{id}");
+        create_database(&shared.postgres_url, &database).await;
+        let owner_url = format!("{}/{database}", shared.postgres_url);
+        let namespace = Namespace::create(&shared.kubeconfig, &id).await;
+        let programs = Programs::new(name, &id, owner_url.clone(), shared, &namespace);
+        programs.migrate().await;
+        let token = programs.token("admin").await;
+        let (api, url) = programs.api().await;
+        let client = Client::new(url, token);
+        client.ready().await;
+        let owner = PgPool::connect(&owner_url).await.expect("the owner's connection");
+        Self { shared, namespace, client, owner, programs, _api: api }
+    }
+
+    /// Starts a manager. It ends when it is dropped.
+    pub async fn manager(&self) -> Program {
+        self.programs.manager().await
+    }
+
+    /// A token of a role.
+    pub async fn token(&self, role: &str) -> String {
+        self.programs.token(role).await
+    }
+
+    /// Where the programs of this test log.
+    pub fn logs(&self) -> PathBuf {
+        self.programs.logs()
+    }
+}
+
+async fn create_database(server: &str, name: &str) {
+    let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("Postgres answers");
+    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.expect("a new database");
+}

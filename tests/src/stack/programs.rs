@@ -1,0 +1,134 @@
+//! The real programs as child processes. Each logs into a file of its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::process::{Child, Command};
+
+use super::containers::{Containers, REGISTRY_USER, base_images, scratch, target};
+use super::namespace::Namespace;
+
+const PASSWORD: &str = "test";
+
+/// Starts the programs of one test.
+pub struct Programs {
+    name: String,
+    owner_url: String,
+    manager: Vec<(String, String)>,
+    started: AtomicU32,
+}
+
+/// A running program. It is killed when it is dropped.
+pub struct Program {
+    child: Child,
+    /// Where its health is served.
+    pub address: String,
+}
+
+impl Program {
+    /// SIGKILL: it does nothing more.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it was running");
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn terminate(mut self) -> bool {
+        let id = self.child.id().expect("it was running");
+        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.expect("kill is installed");
+        assert!(sent.success());
+        self.child.wait().await.expect("an exit status").success()
+    }
+}
+
+impl Programs {
+    pub(super) fn new(name: &str, id: &str, owner_url: String, shared: &Containers, namespace: &Namespace) -> Self {
+        let password = scratch().join("registry-password");
+        std::fs::write(&password, REGISTRY_USER.1).expect("a file");
+        let mut manager: Vec<(String, String)> = [
+            ("DATABASE_URL", as_login(&owner_url, "octopus_manager_login")),
+            ("KUBECONFIG", namespace.kubeconfig.display().to_string()),
+            ("OCTOPUS_NAMESPACE", namespace.name.clone()),
+            ("OCTOPUS_REGISTRY_PUSH", shared.registry_push.clone()),
+            ("OCTOPUS_REGISTRY_PUSH_USER", REGISTRY_USER.0.to_owned()),
+            ("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", password.display().to_string()),
+            ("OCTOPUS_REGISTRY_PULL", shared.registry_pull.clone()),
+            ("OCTOPUS_BASE_IMAGES", base_images(&shared.registry_push)),
+            ("OCTOPUS_UV", std::env::var("OCTOPUS_UV").unwrap_or_else(|_| "uv".into())),
+            ("OCTOPUS_CACHE_DIR", target().join("e2e/cache").display().to_string()),
+            ("OCTOPUS_LEASE_SECONDS", "4".into()),
+            ("OCTOPUS_ORPHAN_GRACE_SECONDS", "10".into()),
+            ("RUST_LOG", "info,octopus_manager=debug,kube=warn,sqlx=warn".into()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into();
+        if let Ok(bundle) = std::env::var("OCTOPUS_CA_BUNDLE") {
+            manager.push(("OCTOPUS_CA_BUNDLE".into(), bundle));
+        }
+        Self { name: format!("{name}-{id}"), owner_url, manager, started: AtomicU32::new(0) }
+    }
+
+    pub(super) fn logs(&self) -> PathBuf {
+        let path = scratch().join(&self.name);
+        std::fs::create_dir_all(&path).expect("a folder");
+        path
+    }
+
+    /// Migrates as the owner and sets the passwords of the logins.
+    pub(super) async fn migrate(&self) {
+        let mut command = self.command("octopus-api", "migrate");
+        command.arg("migrate").env("DATABASE_URL", &self.owner_url);
+        command.env("OCTOPUS_API_PASSWORD", PASSWORD).env("OCTOPUS_MANAGER_PASSWORD", PASSWORD);
+        let status = command.status().await.expect("octopus-api runs");
+        assert!(status.success(), "octopus-api migrate failed: see {}", self.logs().display());
+    }
+
+    pub(super) async fn token(&self, role: &str) -> String {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let output = Command::new(target().join("octopus-api"))
+            .args(["token", "create", "--name", &format!("{role}-{number}"), "--role", role])
+            .env("DATABASE_URL", &self.owner_url)
+            .output()
+            .await
+            .expect("octopus-api runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    pub(super) async fn api(&self) -> (Program, String) {
+        let mut command = self.command("octopus-api", "api");
+        let address = free_address();
+        command.arg("serve").env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login"));
+        command.env("OCTOPUS_LISTEN", &address);
+        let child = command.spawn().expect("octopus-api runs");
+        let url = format!("http://{address}");
+        (Program { child, address }, url)
+    }
+
+    pub(super) async fn manager(&self) -> Program {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let mut command = self.command("octopus-manager", &format!("manager-{number}"));
+        let address = free_address();
+        command.envs(self.manager.iter().cloned()).env("OCTOPUS_LISTEN", &address);
+        Program { child: command.spawn().expect("octopus-manager runs"), address }
+    }
+
+    fn command(&self, program: &str, log: &str) -> Command {
+        let file = std::fs::File::options().create(true).append(true).open(self.logs().join(log)).expect("a log file");
+        let mut command = Command::new(Path::join(&target(), program));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        command
+    }
+}
+
+fn as_login(owner_url: &str, login: &str) -> String {
+    let (_, place) = owner_url.split_once('@').expect("a URL with a user");
+    format!("postgres://{login}:{PASSWORD}@{place}")
+}
+
+/// An address that was free a moment ago.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").to_string()
+}
