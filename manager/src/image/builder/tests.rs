@@ -131,10 +131,12 @@ async fn serve(fake: Arc<Fake>) -> String {
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [entry(&layer::digest(b"other"), "arm64"), entry(&layer::digest(&manifest), "amd64")]
     });
-    let mut manifests = fake.manifests.lock().unwrap();
-    manifests.insert(layer::digest(&manifest), manifest.into());
-    manifests.insert("3.11".into(), serde_json::to_vec(&index).unwrap().into());
-    drop(manifests);
+    let index = serde_json::to_vec(&index).unwrap();
+    let known = [
+        (layer::digest(&manifest), manifest.into()),
+        ("3.11".into(), index.into()),
+    ];
+    fake.manifests.lock().unwrap().extend(known);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let router = Router::new().fallback(answer).with_state(fake);
