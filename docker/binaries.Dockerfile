@@ -22,7 +22,6 @@ RUN if [ -s /ca/bundle.crt ]; then export CARGO_HTTP_CAINFO=/ca/bundle.crt SSL_C
  && cargo build --release --locked --bin octopus-api --bin octopus-manager --bin octopus-demo
 
 FROM ${DEBIAN_IMAGE} AS base
-COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY docker/health.sh /usr/local/bin/octopus-health
 RUN mkdir /var/cache/octopus && chown 10001:10001 /var/cache/octopus
 # No name is needed for the user.
@@ -33,6 +32,11 @@ COPY --from=build /src/target/release/octopus-api /usr/local/bin/
 CMD ["octopus-api", "serve"]
 
 FROM base AS manager
+USER root
+# uv asks some interpreter for its tags, whichever Python the function wants; none of a function's code runs in it.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 \
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY --from=uv /uv/bin/uv /usr/local/bin/
 COPY --from=build /src/target/release/octopus-manager /usr/local/bin/
 # A volume that is mounted here begins with the owner of the folder.

@@ -13,6 +13,11 @@ RUN ["octopus-api", "--version"]
 CMD ["octopus-api", "serve"]
 
 FROM base AS manager
+USER root
+# uv asks some interpreter for its tags, whichever Python the function wants; none of a function's code runs in it.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3 \
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY .local/image/uv .local/image/octopus-manager /usr/local/bin/
 RUN ["octopus-manager", "--version"]
 RUN ["uv", "--version"]
