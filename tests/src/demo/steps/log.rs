@@ -1,0 +1,85 @@
+//! Following a log by server-sent events.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::failure::Failure;
+use crate::sse::Event;
+use crate::stage::Stage;
+
+/// One printed line.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Line {
+    pub(super) cursor: String,
+    line: Option<String>,
+}
+
+impl Line {
+    /// The line; empty when it is not text.
+    pub(super) fn text(&self) -> &str {
+        self.line.as_deref().unwrap_or_default()
+    }
+}
+
+/// The end of a log to which nothing can be added any more.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct End {
+    /// Whether nothing is missing.
+    pub(super) complete: bool,
+}
+
+/// What was seen of a log.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    pub(super) lines: Vec<Line>,
+    pub(super) end: Option<End>,
+}
+
+/// Shows the lines after `last` as they come, until one of them is the last that is wanted or the log ends. A connection
+/// that breaks off is taken up again after the last line.
+pub(super) async fn follow(
+    stage: &Stage,
+    path: &str,
+    last: Option<&str>,
+    mut is_last: impl FnMut(&Line) -> bool,
+) -> Result<Followed, Failure> {
+    let mut followed = Followed::default();
+    let mut last = last.map(str::to_owned);
+    loop {
+        let from = last
+            .as_deref()
+            .map(|last| format!(" from after {last} on"))
+            .unwrap_or_default();
+        stage.out.say(format!("GET {path} as text/event-stream{from}"));
+        let mut events = stage.client.follow(path, last.as_deref()).await?;
+        while let Some(event) = events.next().await? {
+            match event.name.as_str() {
+                "line" => {
+                    let line: Line = read(path, &event)?;
+                    stage.out.quote(line.text());
+                    last = Some(line.cursor.clone());
+                    followed.lines.push(line.clone());
+                    if is_last(&line) {
+                        return Ok(followed);
+                    }
+                }
+                "gap" => stage.out.say(format!("a hole in the log: {}", event.data)),
+                "end" => {
+                    followed.end = Some(read(path, &event)?);
+                    return Ok(followed);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &str, event: &Event) -> Result<T, Failure> {
+    let Event { name, data, .. } = event;
+    serde_json::from_str(data).map_err(|error| {
+        Failure::new(
+            format!("{path} sent an event `{name}` that cannot be read: {error}"),
+            "GET /docs",
+        )
+    })
+}
