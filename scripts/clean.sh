@@ -10,7 +10,7 @@ what=${1:-stack}
 label=octopus-process-manager=test
 
 # Ids in, one command for all of them; nothing happens without any.
-each() { xargs --no-run-if-empty "$@" > /dev/null 2>&1 || true; }
+each() { xargs -r "$@" > /dev/null 2>&1 || true; }
 
 remove_tests() {
   docker ps --all --quiet --filter "label=$label" | each docker rm --force --volumes

@@ -10,10 +10,14 @@ source "$(dirname "$0")/lib.sh"
 chosen=$local_dir/images.env
 upstream_debian=debian:bookworm-slim
 
+# A tiny image, so that a slow line is not taken for none.
 can_pull() {
+  local limit=()
   image_exists "$upstream_debian" && return
   say "looking whether images can be pulled (at most 30 s)"
-  timeout 30 docker pull --quiet "$upstream_debian" > /dev/null 2>&1
+  ! have timeout || limit=(timeout 30)
+  ${limit[@]+"${limit[@]}"} docker pull --quiet hello-world > /dev/null 2>&1 || return
+  docker rmi hello-world > /dev/null 2>&1 || true
 }
 
 write_upstream() {
