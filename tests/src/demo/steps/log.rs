@@ -24,8 +24,43 @@ impl Line {
 /// The end of a log to which nothing can be added any more.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct End {
-    /// Whether nothing is missing.
-    pub(super) complete: bool,
+    complete: bool,
+    streams: Vec<Stream>,
+}
+
+/// The log of one run of a container.
+#[derive(Clone, Debug, Deserialize)]
+struct Stream {
+    seal: Option<String>,
+    seal_reason: Option<String>,
+}
+
+impl End {
+    /// What is known of its completeness. None: lines may be missing, and nobody says why.
+    pub(super) fn completeness(&self) -> Option<String> {
+        if self.complete {
+            return Some("complete".to_owned());
+        }
+        let holes = self
+            .streams
+            .iter()
+            .filter(|stream| stream.seal.as_deref() != Some("complete"));
+        let reasons: Option<Vec<_>> = holes.map(|stream| stream.seal_reason.clone()).collect();
+        reasons
+            .filter(|reasons| !reasons.is_empty())
+            .map(|reasons| format!("a recorded gap ({})", reasons.join(", ")))
+    }
+}
+
+/// A known hole.
+#[derive(Deserialize)]
+struct Hole {
+    gap: Gap,
+}
+
+#[derive(Deserialize)]
+struct Gap {
+    reason: String,
 }
 
 /// What was seen of a log.
@@ -63,7 +98,10 @@ pub(super) async fn follow(
                         return Ok(followed);
                     }
                 }
-                "gap" => stage.out.say(format!("a hole in the log: {}", event.data)),
+                "gap" => {
+                    let hole: Hole = read(path, &event)?;
+                    stage.out.say(format!("lines may be missing here: {}", hole.gap.reason));
+                }
                 "end" => {
                     followed.end = Some(read(path, &event)?);
                     return Ok(followed);
