@@ -8,6 +8,7 @@ set -a
 source "$local_dir/images.env"
 set +a
 
+mkdir -p "$local_dir/log"
 if [ "$IMAGES" = upstream ]; then
   file=docker/binaries.Dockerfile
   say "compiling in a container, 5-15 minutes the first time"
@@ -23,7 +24,9 @@ fi
 
 for name in api manager demo; do
   say "image $name"
-  docker build --quiet -f "$file" --target "$name" -t "octopus-process-manager/$name:local" \
+  log=$local_dir/log/image-$name.log
+  docker build -f "$file" --target "$name" -t "octopus-process-manager/$name:local" \
     --build-arg DEBIAN_IMAGE="$DEBIAN_IMAGE" --build-arg RUST_IMAGE="${RUST_IMAGE:-unused}" \
-    --build-arg PYTHON_IMAGE="${PYTHON_IMAGE_311:-unused}" . > /dev/null
+    --build-arg PYTHON_IMAGE="${PYTHON_IMAGE_311:-unused}" . > "$log" 2>&1 ||
+    { tail -n 40 "$log" >&2; fail "building the image $name: the whole log is $log"; }
 done
