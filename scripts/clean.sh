@@ -14,7 +14,8 @@ each() { xargs -r "$@" > /dev/null 2>&1 || true; }
 
 remove_tests() {
   docker ps --all --quiet --filter "label=$label" | each docker rm --force --volumes
-  docker network ls --quiet --filter "label=$label" | each docker network rm
+  # Networks that testcontainers makes carry no label.
+  docker network ls --quiet --filter "name=^octopus-test-" | each docker network rm
   docker volume ls --quiet --filter "label=$label" | each docker volume rm
 }
 

@@ -73,7 +73,10 @@ ENV
   # An empty bundle means: the authorities of the image.
   [ ! -s "$local_dir/ca/bundle.crt" ] || echo "OCTOPUS_CONTAINER_CA_BUNDLE=/etc/octopus/ca/bundle.crt"
   if [ "$(image IMAGES)" = stand-in ]; then
-    echo "COMPOSE_FILE=docker-compose.yml:k8s/dev/compose.yml"
+    files=docker-compose.yml:k8s/dev/compose.yml
+    # Compose reads the override by itself only as long as no files are named.
+    [ ! -e docker-compose.override.yml ] || files=$files:docker-compose.override.yml
+    echo "COMPOSE_FILE=$files"
     echo "OCTOPUS_DOCKERFILE=docker/local.Dockerfile"
   fi
   grep -v '^IMAGES=' "$local_dir/images.env"
