@@ -12,5 +12,5 @@ config_str = '''{
 
 if __name__ == "__main__":
     print("fail: begins its work", flush=True)
-    print("fail: cannot go on: the input is missing", file=sys.stderr, flush=True)
+    print("fail: cannot go on: the input is missing", flush=True)
     sys.exit(3)

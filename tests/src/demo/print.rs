@@ -73,14 +73,11 @@ impl Out {
     ) -> Result<T, Failure> {
         let started = tokio::time::Instant::now();
         let mut signs = interval_at(started + SIGN_OF_LIFE, SIGN_OF_LIFE);
-        let work = timeout(limit, work);
+        let work = within(limit, awaited, look, work);
         tokio::pin!(work);
         loop {
             tokio::select! {
-                done = &mut work => {
-                    let late = || Failure::new(format!("waited {} s for {awaited}, in vain", limit.as_secs()), look);
-                    return done.unwrap_or_else(|_| Err(late()));
-                }
+                done = &mut work => return done,
                 _ = signs.tick() => self.say(format!("... waiting for {awaited}, {} s by now", started.elapsed().as_secs())),
             }
         }
@@ -96,6 +93,22 @@ impl Out {
         // A reader that has left does not end the job.
         let _ = std::io::stdout().write_all(line.as_bytes());
     }
+}
+
+/// Waits for work, but not for ever.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    awaited: &str,
+    look: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let late = |_| {
+        Err(Failure::new(
+            format!("waited {} s for {awaited}, in vain", limit.as_secs()),
+            look,
+        ))
+    };
+    timeout(limit, work).await.unwrap_or_else(late)
 }
 
 /// Text that cannot steer the terminal: without escape sequences, as Flask prints them, and other control characters.

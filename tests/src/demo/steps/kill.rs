@@ -8,14 +8,35 @@ use serde_json::{Value, json};
 use super::log;
 use super::service::LAST_LINE;
 use crate::failure::{Failure, check};
+use crate::print::within;
 use crate::process::Process;
 use crate::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(90);
-const LOG_LIMIT: Duration = Duration::from_secs(30);
+/// From the kill to the end of the log: it comes after the end of the process.
+const LOG_LIMIT: Duration = Duration::from_secs(120);
 
-/// Kills the service and reads its log from `cursor` to its end.
+/// Kills the service and follows its log from `cursor` to its end meanwhile.
 pub(super) async fn service(stage: &Stage, process: &mut Process<'_>, cursor: &str) -> Result<(), Failure> {
+    let path = process.path("/logs");
+    let streams = format!("log_streams of GET {}", process.path(""));
+    let to_its_end = log::follow(stage, &path, Some(cursor), |_| false);
+    let to_its_end = within(LOG_LIMIT, "the end of the log", &streams, to_its_end);
+    let (followed, ()) = tokio::try_join!(to_its_end, kill(stage, process))?;
+
+    let kept = followed.lines.last().is_some_and(|line| line.text() == LAST_LINE);
+    check(kept, || format!("the log does not end with `{LAST_LINE}`"), &streams)?;
+    let completeness = followed.end.and_then(|end| end.completeness());
+    let unknown = || Failure::new("nobody says whether the log is complete", &streams);
+    stage.out.seen(&format!(
+        "seen: {} transitions from requested to gone, no pod left, the last line kept, the end of the log {}",
+        process.transitions.len(),
+        completeness.ok_or_else(unknown)?
+    ));
+    Ok(())
+}
+
+async fn kill(stage: &Stage, process: &mut Process<'_>) -> Result<(), Failure> {
     let (path, body) = (process.path("/kill"), json!({ "grace_seconds": 5 }));
     stage.out.say(format!("POST {path} {body}"));
     let command: Value = stage.client.change(Method::POST, &path, &body).await?;
@@ -54,25 +75,7 @@ pub(super) async fn service(stage: &Stage, process: &mut Process<'_>, cursor: &s
         command["state"] == "succeeded",
         || format!("the kill is {}", command["state"]),
         "the log of the manager",
-    )?;
-
-    let path = process.path("/logs");
-    let look = format!("log_streams of GET {}", process.path(""));
-    let read = log::follow(stage, &path, Some(cursor), |_| false);
-    let followed = stage
-        .out
-        .patiently(LOG_LIMIT, "the end of the log", &look, read)
-        .await?;
-    let kept = followed.lines.last().is_some_and(|line| line.text() == LAST_LINE);
-    check(kept, || format!("the log does not end with `{LAST_LINE}`"), &look)?;
-    let completeness = followed.end.and_then(|end| end.completeness());
-    let unknown = || Failure::new("nobody says whether the log is complete", &look);
-    stage.out.seen(&format!(
-        "seen: {} transitions from requested to gone, no pod left, the last line kept, the end of the log {}",
-        process.transitions.len(),
-        completeness.ok_or_else(unknown)?
-    ));
-    Ok(())
+    )
 }
 
 /// That it went through everything in this order: each transition was checked to follow on the one before.
