@@ -53,3 +53,31 @@ pub(crate) async fn wrong_method(request: Request) -> Problem {
     )
     .remedy("see /docs for the methods of this address")
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn fails() {
+        panic!("a secret");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_not_shown() {
+        let router: Router = Router::new()
+            .route("/", get(fails))
+            .layer(CatchPanicLayer::custom(panicked));
+        let response = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.contains("urn:uuid:") && !text.contains("secret"), "{text}");
+    }
+}

@@ -46,8 +46,21 @@ pub(crate) fn unsupported(kind: &str, wanted: &str) -> Problem {
         .remedy(format!("send Content-Type: {wanted}"))
 }
 
-/// Reads JSON text. `prefix` is put before the names of refused fields.
+/// Reads a JSON object. `prefix` is put before the names of refused fields.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], prefix: &str) -> Result<T, Problem> {
+    // serde would take a list for a struct, field by field.
+    if bytes
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9' | b'-' | b't' | b'f' | b'n'))
+    {
+        let field = if prefix.is_empty() { "body" } else { prefix };
+        return Err(Problem::invalid(vec![Invalid::new(
+            field,
+            "it is no JSON object",
+            "send {...}",
+        )]));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(&error, prefix))?;
     match reader.end() {

@@ -24,6 +24,8 @@ const PAGE: i64 = 500;
 /// A transition that was announced can be held back by another transaction that is still open: look again soon.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_millis(1500);
+/// Announcements come every few milliseconds when much happens; one look answers those of this time.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where the feed begins.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -95,6 +97,7 @@ async fn send(app: &App, mut place: FeedCursor, sender: &Sender) -> Result<(), s
         tokio::select! {
             announced = waiter.changed_within(None, retry) => {
                 retry = if announced { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+                tokio::time::sleep(GATHER).await;
             }
             () = sender.closed() => return Ok(()),
             () = app.stopping.cancelled() => return Ok(()),

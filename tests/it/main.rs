@@ -1,0 +1,20 @@
+//! Integration tests on a real Postgres: one file per topic.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first thing that is not as it should be"
+)]
+
+mod api_auth;
+mod api_command;
+mod api_events;
+mod api_idempotency;
+mod api_input;
+mod api_logs;
+mod api_migrations;
+mod api_openapi;
+mod api_process;
+mod api_roles;
+mod api_schema;
+mod api_shared;
+mod api_waiting;

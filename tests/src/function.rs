@@ -1,0 +1,81 @@
+//! What a manager would do to functions and processes, for tests of the API alone.
+
+use std::time::Duration;
+
+use octopus_shared::command::CommandKind;
+use octopus_shared::db::claim::{self, Claim, Outcome};
+use octopus_shared::db::report::{self, BuiltImage};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::postgres::Database;
+
+/// A living manager of the cluster `default`.
+pub async fn manager(database: &Database) -> Uuid {
+    let instance = Uuid::new_v4();
+    claim::register(&database.manager, instance, "default", "test", Duration::from_secs(60))
+        .await
+        .expect("registered");
+    instance
+}
+
+/// Declares a function.
+pub async fn declare(api: &Api, name: &str) -> Value {
+    api.put(
+        &format!("/api/v1/functions/{name}"),
+        &json!({"source": "print('hello')"}),
+    )
+    .await
+    .accepted()
+}
+
+/// Starts a task.
+pub async fn start(api: &Api, name: &str) -> Value {
+    api.post(&format!("/api/v1/functions/{name}/processes"), &json!({"kind": "task"}))
+        .await
+        .accepted()
+}
+
+/// Declares a function and starts a task: the id of its process.
+pub async fn process(api: &Api) -> Uuid {
+    declare(api, "hello").await;
+    start(api, "hello").await["process_id"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .expect("an id")
+}
+
+/// Claims the next command of a kind.
+pub async fn claim(database: &Database, manager: Uuid, kind: CommandKind) -> Claim {
+    claim::claim(&database.manager, manager, "default", &[kind], 1)
+        .await
+        .expect("claimed")
+        .pop()
+        .expect("a command")
+}
+
+/// Ends the build of a claimed revision with an image.
+pub async fn build(database: &Database, claim: &Claim) {
+    let image = BuiltImage {
+        input_hash: "0".repeat(64),
+        repository: "octopus/hello".into(),
+        digest: format!("sha256:{}", "1".repeat(64)),
+        base_digest: format!("sha256:{}", "2".repeat(64)),
+        size_bytes: 1,
+    };
+    let revision = claim.revision_id.expect("a revision");
+    report::build_succeeded(
+        &database.manager,
+        claim,
+        revision,
+        &image,
+        Some(&json!({"functions": []})),
+        "built",
+    )
+    .await
+    .expect("stored");
+    claim::finish(&database.manager, claim, &Outcome::Succeeded)
+        .await
+        .expect("finished");
+}

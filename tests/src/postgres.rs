@@ -1,0 +1,201 @@
+//! A fresh, migrated database for every test, on one server.
+//!
+//! The server is the one that `DATABASE_URL` names, when it lets us make databases; else a container that is started once
+//! for each test binary and removed when the binary has ended, however it ended.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use testcontainers::core::IntoContainerPort;
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// Every container of the tests carries it, so that what a killed machine left can be found.
+pub const LABEL: (&str, &str) = ("octopus-process-manager", "test");
+
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+
+struct Server {
+    options: PgConnectOptions,
+    _container: Option<ContainerAsync<GenericImage>>,
+}
+
+/// A database of one test's own. It is dropped with this value.
+#[derive(Debug)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// How the owner reaches it, password and all.
+    pub url: String,
+    /// As the one who migrated it.
+    pub owner: PgPool,
+    /// As the role `octopus_api`.
+    pub api: PgPool,
+    /// As the role `octopus_manager`.
+    pub manager: PgPool,
+    server: PgConnectOptions,
+}
+
+impl Database {
+    /// Makes and migrates one.
+    pub async fn new() -> Self {
+        let database = Self::empty().await;
+        octopus_api::admin::migrate::MIGRATIONS
+            .run(&database.owner)
+            .await
+            .expect("migrations");
+        database
+    }
+
+    /// Makes one without any table.
+    pub async fn empty() -> Self {
+        let server = SERVER.get_or_init(Server::find).await.options.clone();
+        let name = format!("octopus_it_{}", Uuid::now_v7().simple());
+        let mut connection = server.connect().await.expect("the server answers");
+        sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
+            .execute(&mut connection)
+            .await
+            .expect("a database");
+        connection.close().await.expect("a clean end");
+        let options = server.clone().database(&name);
+        Self {
+            url: options.to_url_lossy().to_string(),
+            owner: pool(&options, None),
+            api: pool(&options, Some("set role octopus_api")),
+            manager: pool(&options, Some("set role octopus_manager")),
+            name,
+            server,
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime of its own: this one may be the last thing that the test's runtime does.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
+            runtime.block_on(async {
+                let mut connection = server.connect().await.ok()?;
+                let drop = format!("drop database if exists {name} with (force)");
+                sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.ok()
+            })
+        });
+        let _ = dropping.join();
+    }
+}
+
+fn pool(options: &PgConnectOptions, role: Option<&'static str>) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(8)
+        .acquire_timeout(Duration::from_secs(20))
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if let Some(role) = role {
+                    sqlx::raw_sql(role).execute(connection).await?;
+                }
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+impl Server {
+    async fn find() -> Self {
+        match std::env::var("DATABASE_URL").ok().and_then(|url| url.parse().ok()) {
+            Some(options) if may_create_databases(&options).await => Self {
+                options,
+                _container: None,
+            },
+            Some(_) => {
+                eprintln!("DATABASE_URL names a server where we may not make databases: starting one of our own");
+                Self::start().await
+            }
+            None => Self::start().await,
+        }
+    }
+
+    async fn start() -> Self {
+        let image = std::env::var("POSTGRES_IMAGE").ok().filter(|image| !image.is_empty());
+        let image = image.unwrap_or_else(|| "postgres:17".to_owned());
+        let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
+        let password = Uuid::new_v4().simple().to_string();
+        let container = GenericImage::new(name, tag)
+            .with_exposed_port(5432.tcp())
+            .with_env_var("POSTGRES_PASSWORD", &password)
+            .with_label(LABEL.0, LABEL.1)
+            // The data outlives no test: no flushing to disk.
+            .with_cmd(["postgres", "-c", "fsync=off", "-c", "max_connections=300"])
+            .start()
+            .await
+            .expect("a container of Postgres; set DATABASE_URL to use a server that runs already");
+        remove_when_we_end(container.id());
+        let port = container.get_host_port_ipv4(5432).await.expect("its port");
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(port)
+            .username("postgres")
+            .password(&password)
+            .database("postgres");
+        wait_for(&options).await;
+        Self {
+            options,
+            _container: Some(container),
+        }
+    }
+}
+
+async fn may_create_databases(options: &PgConnectOptions) -> bool {
+    let allowed = async {
+        let mut connection: PgConnection = options.connect().await.ok()?;
+        let query = "select rolsuper or rolcreatedb from pg_roles where rolname = current_user";
+        sqlx::query_scalar::<_, bool>(query)
+            .fetch_one(&mut connection)
+            .await
+            .ok()
+    };
+    tokio::time::timeout(Duration::from_secs(5), allowed)
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or(false)
+}
+
+/// Until it answers twice in a row: an image that sets itself up runs a server for that first.
+async fn wait_for(options: &PgConnectOptions) {
+    let mut answers = 0;
+    for _ in 0..600 {
+        answers = if options.connect().await.is_ok() {
+            answers + 1
+        } else {
+            0
+        };
+        if answers == 2 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("Postgres did not start within a minute");
+}
+
+/// A static is never dropped, and a killed test drops nothing: a shell that waits for the end of our pipe removes the
+/// container.
+fn remove_when_we_end(container: &str) {
+    let script = format!("read -r _; docker rm --force --volumes {container} >/dev/null 2>&1");
+    let watcher = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh starts");
+    // The pipe stays open as long as we live.
+    std::mem::forget(watcher);
+}
