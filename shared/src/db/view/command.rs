@@ -65,10 +65,12 @@ impl CommandView {
 /// # Errors
 /// When Postgres is away.
 pub async fn command(pool: &PgPool, id: Uuid) -> Result<Option<CommandView>, sqlx::Error> {
+    // `!`: sqlx reads from the plan what may be null, and the plan of a left join depends on how full the tables are.
     let found = sqlx::query!(
-        r#"select c.id, c.kind, case when l.seq is null or c.state <> 'waiting' then c.state else 'running' end as "state!",
-                  c.cluster, c.function_name, v.number as "revision?", c.process_id, c.target_command, c.requested_by,
-                  c.created_at, c.finished_at, c.reason, c.message, c.remedy
+        r#"select c.id as "id!", c.kind as "kind!",
+                  case when l.seq is null or c.state <> 'waiting' then c.state else 'running' end as "state!",
+                  c.cluster as "cluster!", c.function_name, v.number as "revision?", c.process_id, c.target_command,
+                  c.requested_by as "requested_by!", c.created_at as "created_at!", c.finished_at, c.reason, c.message, c.remedy
              from command c left join command_lease l on l.seq = c.seq left join revision v on v.id = c.revision_id
             where c.id = $1"#,
         id
