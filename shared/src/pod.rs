@@ -174,6 +174,9 @@ fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> 
 }
 
 fn task(pod: &KnownPod) -> Verdict {
+    if pod.ended && pod.verdict.state == ProcessState::Stopping {
+        return Verdict { state: ProcessState::Failed, ..pod.verdict.clone() };
+    }
     if pod.gone && !pod.verdict.state.is_terminal() {
         return Verdict::because(
             ProcessState::Failed,
@@ -181,11 +184,7 @@ fn task(pod: &KnownPod) -> Verdict {
             "the pod was deleted before its container was seen to end",
         );
     }
-    let mut verdict = pod.verdict.clone();
-    if pod.ended && verdict.state == ProcessState::Stopping {
-        verdict.state = ProcessState::Failed;
-    }
-    verdict
+    pod.verdict.clone()
 }
 
 fn service(pods: &[KnownPod]) -> Verdict {
@@ -246,6 +245,18 @@ mod tests {
         assert!(matches!(judge(&task, &failed), Step::Retry(_)));
         task.attempt = 2;
         assert_eq!(judge(&task, &failed), Step::Stay, "the second attempt has no pod yet");
+    }
+
+    #[test]
+    fn a_timeout_is_the_verdict_even_where_only_the_log_shows_the_end() {
+        let stopping = Verdict { reason: Some(reason::DEADLINE_EXCEEDED), ..Verdict::plain(ProcessState::Stopping) };
+        let failed = Verdict { state: ProcessState::Failed, ..stopping.clone() };
+        let pod = |ended, gone| KnownPod { verdict: stopping.clone(), ..pod(ProcessState::Stopping, ended, gone) };
+        let running = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Stopping);
+        assert_eq!(judge(&running, &[pod(false, false)]), Step::Show(Lifecycle::Created, stopping.clone()));
+        assert_eq!(judge(&running, &[pod(true, false)]), Step::Show(Lifecycle::Created, failed.clone()));
+        let ended = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Failed);
+        assert_eq!(judge(&ended, &[pod(true, true)]), Step::Show(Lifecycle::Gone, failed));
     }
 
     #[test]

@@ -48,7 +48,11 @@ async fn the_managers_credential_reaches_nothing_else() {
     .unwrap();
     let post = PostParams::default();
     forbidden("escalating", Api::<RoleBinding>::namespaced(manager.clone(), here).create(&post, &binding).await);
-    let binding: ClusterRoleBinding = serde_json::from_value(serde_json::to_value(&binding).unwrap()).unwrap();
+    let binding = ClusterRoleBinding {
+        metadata: binding.metadata,
+        role_ref: binding.role_ref,
+        ..ClusterRoleBinding::default()
+    };
     forbidden("escalating everywhere", Api::<ClusterRoleBinding>::all(manager).create(&post, &binding).await);
 }
 

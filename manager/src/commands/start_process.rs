@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use octopus_shared::db::claim::{Claim, Outcome};
@@ -52,6 +53,8 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         Action::WaitForImage => return Ok(Ending::wait(Duration::from_secs(1), "the image is not there yet")),
         Action::Create(image) => image,
     };
+    let waited = (Utc::now() - claim.created_at).to_std().unwrap_or_default();
+    metrics::histogram!("octopus_create_request_wait_seconds").record(waited);
     match create(context, &process, &image).await {
         Ok(manifest) => {
             let endpoint = object::endpoint(&process, &context.cluster.namespace);

@@ -107,7 +107,7 @@ impl Reader {
                     return self.finish(cursor, Mode::Previous, "seen").await;
                 }
                 Run::Removed => return self.seal(Some(missing(&cursor, "restarted")), "seen").await,
-                Run::PodGone => return self.seal(Some(missing(&cursor, "pod_gone")), "unknown").await,
+                Run::PodGone => return self.lost(&cursor, "unknown").await,
                 Run::Silent => {
                     // A container that lives keeps a followed stream open; one that is dead ends it at once.
                     let ended = matches!(read, Read::End | Read::NotThere) && cursor.lines == before && mode == Mode::Follow;
@@ -159,7 +159,7 @@ impl Reader {
                 Read::NotThere => {
                     // Its pod or its log may have been removed meanwhile; that is for a consistent look to say.
                     match self.look().await {
-                        Ok(Run::PodGone) => return self.seal(Some(missing(&cursor, "pod_gone")), end).await,
+                        Ok(Run::PodGone) => return self.lost(&cursor, end).await,
                         Ok(Run::Removed) => return self.seal(Some(missing(&cursor, "restarted")), end).await,
                         Ok(Run::Previous) if mode == Mode::Previous => {
                             return self.seal(Some(missing(&cursor, "restarted")), end).await;
@@ -177,6 +177,20 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// The pod went before a read had confirmed its end: a kill may have been in a hurry, or somebody else was.
+    async fn lost(self, cursor: &StreamCursor, end: &'static str) {
+        let killed = loop {
+            let killed = report::is_killed(&self.watching.context.pool, self.process_id).await;
+            match self.watching.written(killed.map_err(Into::into)) {
+                Some(killed) => break killed,
+                None if !self.watching.sleep(POLL_EVERY).await => return,
+                None => {}
+            }
+        };
+        let reason = if killed { "killed_early" } else { "pod_gone" };
+        self.seal(Some(missing(cursor, reason)), end).await;
     }
 
     async fn seal(self, gap: Option<Gap>, end: &'static str) {

@@ -124,7 +124,8 @@ fn halted(unwanted: &[Found], seen: usize, installed_at: DateTime<Utc>) -> Optio
             unwanted.len()
         ));
     }
-    let older = unwanted.iter().find(|object| object.created_at < installed_at)?;
+    // Kubernetes cuts times to whole seconds: an object seems older than it is by up to one.
+    let older = unwanted.iter().find(|object| object.created_at + TimeDelta::seconds(1) < installed_at)?;
     Some(format!("{} is older than this database: was it restored or set up anew?", older.name))
 }
 

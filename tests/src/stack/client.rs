@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 use uuid::Uuid;
 
+use crate::sse::Events;
+
 /// The API with a token.
 #[derive(Clone)]
 pub struct Client {
@@ -130,6 +132,21 @@ impl Client {
             match next {
                 Some(next) if next != after && !bytes.is_empty() => after = next,
                 _ => return all,
+            }
+        }
+    }
+
+    /// Follows the log of a process to its end, line by line.
+    pub async fn follow(&self, id: Uuid, mut see: impl FnMut(&str)) {
+        let url = format!("{}/api/v1/processes/{id}/logs?follow=true", self.url);
+        let request = self.http.get(url).bearer_auth(&self.token).header("accept", "text/event-stream");
+        let mut events = Events::new(request.send().await.expect("the API answers"));
+        while let Some(event) = events.next().await {
+            if event.event == "end" {
+                return;
+            }
+            if let Some(line) = event.json()["line"].as_str() {
+                see(line);
             }
         }
     }

@@ -17,7 +17,7 @@ pub use log::{
 };
 pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod};
 pub use process::{
-    ProcessRow, RowBehind, created, gone, has_claim, hindered, live_processes_of, logs_open, pod_seen, process, rows_behind, stopping,
+    ProcessRow, RowBehind, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open, pod_seen, process, rows_behind, stopping,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};

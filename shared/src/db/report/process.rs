@@ -89,6 +89,14 @@ pub async fn pod_seen(pool: &PgPool, process: Uuid, attempt: i32) -> Result<bool
     .await
 }
 
+/// Whether a process was asked to end.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn is_killed(pool: &PgPool, process: Uuid) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"select desired = 'killed' as "killed!" from process where id = $1"#, process).fetch_one(pool).await
+}
+
 /// Whether a start of this process is being carried out by anybody.
 ///
 /// # Errors

@@ -1,0 +1,131 @@
+//! Insert -> create request, and accepted creates per second against a bare client.
+
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
+use octopus_tests::stack::programs::Program;
+use reqwest::Method;
+use serde_json::json;
+
+use super::quantile;
+
+/// Creates in each round.
+const CREATES: usize = 150;
+/// Pairs of rounds: one of the product, one of the bare client.
+const ROUNDS: usize = 3;
+/// Starts whose latency is measured.
+const SINGLE: usize = 100;
+/// The manager's default OCTOPUS_STARTS.
+const PARALLEL: usize = 32;
+
+/// A task that no node has room for: its pod is accepted and never runs, so that the node's work is not measured.
+fn unschedulable() -> serde_json::Value {
+    json!({"kind": "task", "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "1Gi", "ephemeral_storage": "900Gi"}})
+}
+
+pub(super) async fn run(stack: &Stack) {
+    let source = "print('never runs')\n";
+    let builder = stack.manager().await;
+    stack.client.build("idle", source, json!({})).await;
+    latency(stack, &builder).await;
+    assert!(builder.terminate().await, "the manager ends cleanly");
+
+    let mut ratios = Vec::new();
+    for round in 1..=ROUNDS {
+        let (product, manifest) = product(stack).await;
+        let bare = bare(stack, &manifest).await;
+        println!("creates per second, round {round}: octopus-manager {product:.0}, bare client {bare:.0}, ratio {:.2}", product / bare);
+        ratios.push(product / bare);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("creates: median ratio to the bare client {:.2} ({CREATES} pods a round, {PARALLEL} at a time)", ratios[ROUNDS / 2]);
+}
+
+/// One command after another, each stored while the manager has nothing to do: what a caller waits for at best.
+async fn latency(stack: &Stack, manager: &Program) {
+    let mut stored = Vec::new();
+    for _ in 0..SINGLE {
+        let started = Instant::now();
+        let (_, answer) = stack.client.send(Method::POST, "/api/v1/functions/idle/processes", &unschedulable()).await;
+        let command = answer["id"].as_str().and_then(|id| id.parse().ok()).expect("a command");
+        stack.client.ended(command, 30).await;
+        stored.push(started.elapsed());
+    }
+    stored.sort_unstable();
+    let metrics = reqwest::get(format!("http://{}/metrics", manager.address)).await.expect("the manager answers");
+    let metrics = metrics.text().await.expect("text");
+    let sent = |share: &str| {
+        let name = format!("octopus_create_request_wait_seconds{{quantile=\"{share}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("the manager measures it");
+        Duration::from_secs_f64(line.parse().expect("a number"))
+    };
+    println!("insert -> create request sent: p50 {:.1?}, p99 {:.1?} ({SINGLE} starts, one after another)", sent("0.5"), sent("0.99"));
+    println!(
+        "request -> created, as the caller's long poll sees it: p50 {:.1?}, p99 {:.1?}",
+        quantile(&stored, 0.5),
+        quantile(&stored, 0.99)
+    );
+    clear(stack).await;
+}
+
+/// Commands that wait for a manager, and one that starts: first to last creation that the API server accepted.
+async fn product(stack: &Stack) -> (f64, Pod) {
+    let before = chrono::Utc::now();
+    for _ in 0..CREATES {
+        stack.client.start("idle", unschedulable()).await;
+    }
+    let manager = stack.manager().await;
+    let seconds: f64 = until("all pods to be created", 300, async || {
+        let (count, seconds): (i64, Option<f64>) = sqlx::query_as(
+            "select count(*), extract(epoch from max(e.at) - min(e.at))::float8 from process_event e
+              where e.lifecycle = 'created' and e.state = 'starting' and e.reason is null and e.at > $1",
+        )
+        .bind(before)
+        .fetch_one(&stack.owner)
+        .await
+        .expect("Postgres answers");
+        (count >= i64::try_from(CREATES).unwrap_or(i64::MAX)).then_some(seconds).flatten()
+    })
+    .await;
+    let manifest: serde_json::Value =
+        sqlx::query_scalar("select manifest -> 0 from process where manifest is not null order by created_at desc limit 1")
+            .fetch_one(&stack.owner)
+            .await
+            .expect("a manifest");
+    manager.kill().await;
+    clear(stack).await;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    (CREATES as f64 / seconds, serde_json::from_value(manifest).expect("a pod"))
+}
+
+/// The same objects, as fast as the client library can send them.
+async fn bare(stack: &Stack, manifest: &Pod) -> f64 {
+    let pods = stack.namespace.api::<Pod>();
+    let started = Instant::now();
+    stream::iter(0..CREATES)
+        .map(|number| {
+            let mut pod = manifest.clone();
+            pod.metadata.name = Some(format!("bare-{number}"));
+            let pods = pods.clone();
+            async move { pods.create(&PostParams::default(), &pod).await.expect("created") }
+        })
+        .buffer_unordered(PARALLEL)
+        .count()
+        .await;
+    let seconds = started.elapsed().as_secs_f64();
+    clear(stack).await;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    (CREATES as f64 / seconds)
+}
+
+/// Removes every pod, so that each round begins with an empty namespace.
+async fn clear(stack: &Stack) {
+    let pods = stack.namespace.api::<Pod>();
+    let deletion = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods.delete_collection(&deletion, &ListParams::default()).await.expect("deleted");
+    until("the namespace to be empty", 60, async || stack.namespace.pods().await.is_empty().then_some(())).await;
+}
