@@ -95,7 +95,7 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
                       min(seq) filter (where waits_for is null) as oldest
                  from command_ready group by cluster
            )
-           select n.name as "name!", c.reachable as "reachable?", c.message, c.version, c.policy_enforced,
+           select n.name as "name!", c.reachable as "reachable?", c.message, c.version as "version?", c.policy_enforced,
                   c.quota as "quota?", c.reconcile_halted, c.reported_at as "reported_at?",
                   coalesce(q.waiting, 0) as "waiting!", coalesce(q.waiting_for_image, 0) as "waiting_for_image!",
                   (select count(*) from command_lease l where l.cluster = n.name) as "running!",
@@ -134,7 +134,8 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
 
 async fn managers(pool: &PgPool, cluster: Option<&str>) -> Result<Vec<(String, ManagerView)>, sqlx::Error> {
     Ok(sqlx::query!(
-        r#"select m.cluster, m.instance, m.version, m.host, m.started_at, m.beat_at, w.instance is not null as "watching!"
+        r#"select m.cluster as "cluster!", m.instance as "instance!", m.version as "version!", m.host as "host!",
+                  m.started_at as "started_at!", m.beat_at as "beat_at!", w.instance is not null as "watching!"
              from manager m left join watch_lease w on w.cluster = m.cluster and w.instance = m.instance
             where m.lease_until > now() and m.stopped_at is null and ($1::text is null or m.cluster = $1)
             order by m.started_at, m.instance"#,

@@ -89,7 +89,8 @@ pub struct RevisionView {
 pub async fn functions(pool: &PgPool, after: Option<&str>, limit: i64) -> Result<Vec<FunctionSummary>, sqlx::Error> {
     sqlx::query_as!(
         FunctionSummary,
-        r#"select f.name, f.cluster, f.created_at, f.last_revision as revision, r.build_state,
+        r#"select f.name as "name!", f.cluster as "cluster!", f.created_at as "created_at!", f.last_revision as "revision!",
+                  r.build_state as "build_state!",
                   (select count(*) from process p where p.function_name = f.name and p.cluster = f.cluster
                                                     and p.lifecycle < 'gone') as "live_processes!"
              from function f join revision r on r.function_name = f.name and r.number = f.last_revision
@@ -127,10 +128,10 @@ pub async fn function(pool: &PgPool, name: &str) -> Result<Option<FunctionView>,
 async fn revisions(pool: &PgPool, function: &str) -> Result<Vec<RevisionView>, sqlx::Error> {
     sqlx::query_as!(
         RevisionView,
-        r#"select r.id, r.number, r.spec, encode(r.bundle, 'hex') as "source_sha256!", b.format as source_format,
-                  r.build_state, r.build_reason, r.build_message, r.build_remedy,
-                  i.repository || '@' || i.digest as image, i.size_bytes as "image_size_bytes?", r.config, r.created_at,
-                  r.built_at
+        r#"select r.id as "id!", r.number as "number!", r.spec as "spec!", r.build_state as "build_state!",
+                  r.created_at as "created_at!", encode(r.bundle, 'hex') as "source_sha256!", b.format as "source_format!",
+                  r.build_reason, r.build_message, r.build_remedy,
+                  i.repository || '@' || i.digest as image, i.size_bytes as "image_size_bytes?", r.config, r.built_at
              from revision r join bundle b on b.sha256 = r.bundle left join image i on i.input_hash = r.image
             where r.function_name = $1
             order by r.number desc

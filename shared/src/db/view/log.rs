@@ -44,7 +44,8 @@ pub async fn chunks(
 ) -> Result<Vec<LogChunk>, sqlx::Error> {
     sqlx::query_as!(
         LogChunk,
-        r#"select c.seq, c.pod_uid, c.container, c.restart, coalesce(s.attempt, 1) as "attempt!", c.data
+        r#"select c.seq as "seq!", c.pod_uid as "pod_uid!", c.container as "container!", c.restart as "restart!",
+                  coalesce(s.attempt, 1) as "attempt!", c.data as "data!"
              from log_chunk c
              left join log_stream s on s.pod_uid = c.pod_uid and s.container = c.container and s.restart = c.restart
             where c.process_id = $1 and c.seq >= $2 and (c.seq > $2 or c.lines > $3) and c.seq <= $4

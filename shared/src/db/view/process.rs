@@ -102,7 +102,7 @@ macro_rules! rows {
             process: ProcessSummary {
                 id: row.id,
                 name: row.name,
-                function: row.function_name,
+                function: row.function,
                 revision: row.revision,
                 cluster: row.cluster,
                 kind: row.kind,
@@ -136,9 +136,11 @@ pub async fn processes(
     limit: i64,
 ) -> Result<Vec<ProcessSummary>, sqlx::Error> {
     let rows = sqlx::query!(
-        r#"select p.id, p.name, p.function_name, v.number as revision, p.cluster, p.kind as "kind: ProcessKind", p.desired,
-                  p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.attempt, p.requested_by, p.created_at, p.updated_at, p.gone_at,
+        r#"select p.id as "id!", p.name as "name!", p.function_name as "function!", v.number as "revision!", p.cluster as "cluster!",
+                  p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
+                  p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
+                  p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
+                  p.exit_code, p.endpoint, p.gone_at,
                   c.id as "pending?", c.created_at as "pending_since?"
              from process p
              join revision v on v.id = p.revision_id
@@ -168,10 +170,12 @@ pub async fn processes(
 /// When Postgres is away.
 pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sqlx::Error> {
     let mut rows = sqlx::query!(
-        r#"select p.id, p.name, p.function_name, v.number as revision, p.cluster, p.kind as "kind: ProcessKind", p.desired,
-                  p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.attempt, p.requested_by, p.created_at, p.updated_at, p.gone_at,
-                  p.spec, p.last_event, c.id as "pending?", c.created_at as "pending_since?"
+        r#"select p.id as "id!", p.name as "name!", p.function_name as "function!", v.number as "revision!", p.cluster as "cluster!",
+                  p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
+                  p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
+                  p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
+                  p.exit_code, p.endpoint, p.gone_at,
+                  p.spec as "spec!", p.last_event as "last_event!", c.id as "pending?", c.created_at as "pending_since?"
              from process p
              join revision v on v.id = p.revision_id
              left join lateral (select id, created_at from command

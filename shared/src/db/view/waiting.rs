@@ -39,7 +39,7 @@ pub enum WaitedFor {
 pub(super) async fn waiting(pool: &PgPool, commands: &[Uuid]) -> Result<HashMap<Uuid, WaitingFor>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"
-        select c.id, c.cluster, c.created_at, r.waits_for is not null as "for_image!", m.served as "served!",
+        select c.id as "id!", c.cluster as "cluster!", c.created_at as "created_at!", r.waits_for is not null as "for_image!", m.served as "served!",
                greatest(c.created_at, m.unserved_since) as "unserved_since!", earlier.id as "earlier?",
                earlier.created_at as "earlier_at?"
           from command c
