@@ -119,7 +119,7 @@ begin
     if not found then
         raise exception 'there is no command %', new.target_command using errcode = 'OC404';
     end if;
-    if target.kind in ('kill_process', 'delete_function', 'cancel_command') then
+    if target.kind not in ('declare_function', 'start_process') then
         raise exception 'a command of kind % cannot be cancelled', target.kind using errcode = 'OC409';
     end if;
     delete from command_ready where seq = target.seq;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::FalseyValueParser;
 use url::Url;
 
 /// Claims commands from Postgres, builds images, drives one Kubernetes cluster, and writes back what it sees.
@@ -69,7 +70,7 @@ pub struct Config {
     #[arg(long, env = "OCTOPUS_RUNTIME_CLASS")]
     pub runtime_class: Option<String>,
     /// Run pods in user namespaces. Needs Kubernetes 1.30 and nodes that can: ask the cluster's operator.
-    #[arg(long, env = "OCTOPUS_USER_NAMESPACES")]
+    #[arg(long, env = "OCTOPUS_USER_NAMESPACES", value_parser = FalseyValueParser::new())]
     pub user_namespaces: bool,
     /// Seconds that a claim outlives its manager's last beat. Another manager takes over after that.
     #[arg(long, env = "OCTOPUS_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=300))]
@@ -96,7 +97,7 @@ pub struct Config {
     #[arg(long, env = "OCTOPUS_ORPHAN_GRACE_SECONDS", default_value_t = 60)]
     pub orphan_grace_seconds: u64,
     /// Log as JSON, for collectors.
-    #[arg(long, env = "OCTOPUS_LOG_JSON")]
+    #[arg(long, env = "OCTOPUS_LOG_JSON", value_parser = FalseyValueParser::new())]
     pub log_json: bool,
 }
 

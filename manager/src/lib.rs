@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
 use octopus_shared::db;
+use tokio_util::sync::CancellationToken;
 
 use crate::changes::Changes;
 use crate::cluster::Cluster;
@@ -41,9 +42,6 @@ pub enum RunError {
     /// The address to listen on.
     #[error("OCTOPUS_LISTEN: {0}")]
     Listen(std::io::Error),
-    /// Metrics.
-    #[error("metrics: {0}")]
-    Metrics(String),
 }
 
 /// Runs until `shutdown`. Postgres, the cluster and the registry may all be away, at the start too: it waits for them.
@@ -56,7 +54,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let builder = image::Builder::new(context::image_settings(&config)?)
         .map_err(|error| RunError::Setting { setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE", problem: error.to_string() })?;
     let health = Arc::new(Health::default());
-    http::serve(config.listen, pool.clone(), health.clone(), shutdown.drain.clone()).await?;
+    let served = CancellationToken::new();
+    http::serve(config.listen, pool.clone(), health.clone(), served.clone()).await?;
+    // Health is shown to the end, through the draining too.
+    let _served = served.drop_guard();
 
     let wait = || ConstantBuilder::new().with_delay(Duration::from_secs(2)).with_jitter().without_max_times();
     let start = async {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Checker, Invalid};
 use crate::process::{EnvVar, Resources, check_env};
 
-/// Largest source that is taken, in bytes. The `bundle` table has the same limit.
+/// Largest source that is taken, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 8 << 20;
 
 /// Settings of a function. A revision keeps them as they were declared.

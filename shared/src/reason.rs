@@ -38,8 +38,6 @@ reasons! {
     START_ERROR = "start_error", "Check the command and the image; the message is the node's own.";
     /// The container ends again and again.
     CRASH_LOOP = "crash_loop", "Read the log of the last run: the function ends by itself.";
-    /// The container runs, but its port does not answer.
-    NOT_READY = "not_ready", "Check that the function listens on 0.0.0.0 and on the declared port.";
     /// The container ended with an exit code other than 0.
     EXIT_CODE = "exit_code", "Read the end of the log.";
     /// The container was ended by a signal.
@@ -60,7 +58,7 @@ reasons! {
     KILLED_BEFORE_CREATION = "killed_before_creation", "";
     /// Its command was cancelled.
     CANCELLED = "cancelled", "";
-    /// It was deleted by force, and nobody saw its containers end.
+    /// Its pod was deleted by force or in a hurry, before anybody saw its containers end.
     KILL_UNCONFIRMED = "kill_unconfirmed", "Check the node: the container may still run.";
     /// Kubernetes refused the objects.
     REJECTED_BY_CLUSTER = "rejected_by_cluster", "The message is the API server's own; check the namespace's policies.";

@@ -70,6 +70,8 @@ pub struct Cluster {
     pub namespace: String,
     /// The API server's gitVersion.
     pub version: String,
+    /// Its second number: 33 in 1.33.
+    pub minor: u32,
     /// What all objects have in common.
     pub around: Surroundings,
     /// When the database was set up: what is older is not ours to judge.
@@ -102,7 +104,7 @@ impl Cluster {
             // An older API server would drop the field and run the pod as if it had not been asked for.
             user_namespaces: config.user_namespaces && minor >= 30,
         };
-        Ok(Self { client, namespace: config.namespace.clone(), version: version.git_version, around, installed_at })
+        Ok(Self { client, namespace: config.namespace.clone(), version: version.git_version, minor, around, installed_at })
     }
 
     /// Objects of one kind in the function namespace.
@@ -121,7 +123,7 @@ impl Cluster {
         Ok(limited(self.client.apiserver_version()).await?.git_version)
     }
 
-    /// Creates an object. One of the same name is looked at: the same spec of ours is adopted.
+    /// Creates an object. One of the same name is looked at: one of ours, made for the same process, is adopted.
     ///
     /// # Errors
     /// [`ClusterError`].
@@ -142,9 +144,19 @@ impl Cluster {
         let name = wanted.meta().name.clone().unwrap_or_default();
         let found = limited(self.api::<K>().get_opt(&name)).await?;
         let found = found.ok_or_else(|| ClusterError::Away(format!("{name} exists and does not: it is being deleted")))?;
+        if found.meta().deletion_timestamp.is_some() {
+            return Err(ClusterError::Away(format!("{name} is being deleted")));
+        }
+        let process = |object: &K| label::process_of(object.meta());
+        if !label::is_ours(found.meta(), self.around.installation) || process(&found) != process(wanted) {
+            return Err(ClusterError::NameTaken(name));
+        }
+        // A process never changes what it asks for: another hash means that our template or settings did meanwhile.
         let hash = |object: &K| object.meta().annotations.as_ref().and_then(|all| all.get(label::SPEC_HASH).cloned());
-        let same = label::is_ours(found.meta(), self.around.installation) && hash(&found) == hash(wanted);
-        if same && found.meta().deletion_timestamp.is_none() { Ok(found) } else { Err(ClusterError::NameTaken(name)) }
+        if hash(&found) != hash(wanted) {
+            tracing::warn!(object.name = %name, "adopted as an earlier release or other settings had made it");
+        }
+        Ok(found)
     }
 
     /// All objects of a kind under a label selector: a consistent list, in pages.

@@ -120,7 +120,7 @@ fn last_verdict(process: &ProcessRow, end_seen: bool) -> Verdict {
         Verdict::because(
             ProcessState::Unconfirmed,
             reason::KILL_UNCONFIRMED,
-            "its pod was deleted by force, and nobody saw its container end",
+            "its pod was deleted before anybody saw its container end",
         )
     }
 }
@@ -175,7 +175,13 @@ async fn end(context: &Context, process: &ProcessRow, pod: &Pod) -> Result<bool,
         },
         Action::Delete(deletion) => {
             context.cluster.delete::<Pod>(name, uid, deletion).await?;
-            Ok(deletion != Deletion::Within(0) || state::fold(pod, false).is_some_and(|seen| seen.ended))
+            // From 1.22 on a kubelet confirms a deletion with a grace only once the containers have ended.
+            let confirmed = match deletion {
+                Deletion::Within(0) => false,
+                Deletion::Within(_) => context.cluster.minor >= 22,
+                Deletion::Graceful | Deletion::Orphaning => true,
+            };
+            Ok(confirmed || state::fold(pod, false).is_some_and(|seen| seen.ended))
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::context::Context;
 enum Action {
     /// It was asked to end: the kill does the rest.
     Cancel,
-    /// It exists, or existed.
-    Nothing,
+    /// Its pod exists, or existed, from this image: only its manifest may be missing.
+    Report(String),
     /// Its image is not there yet.
     WaitForImage,
     /// Create it from this image.
@@ -33,29 +33,25 @@ fn decide(process: &ProcessRow, pod_seen: bool, pull: impl Fn(&str, &str) -> Str
     if process.killed || process.lifecycle > Lifecycle::Created {
         return Action::Cancel;
     }
+    let Some((repository, digest)) = &process.image else { return Action::WaitForImage };
+    let image = pull(repository, digest);
     // A task's pod that was ever seen has run: creating it again would run it twice.
-    if process.spec.kind == ProcessKind::Task && pod_seen {
-        return Action::Nothing;
-    }
-    match &process.image {
-        Some((repository, digest)) => Action::Create(pull(repository, digest)),
-        None => Action::WaitForImage,
-    }
+    if process.spec.kind == ProcessKind::Task && pod_seen { Action::Report(image) } else { Action::Create(image) }
 }
 
 pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending, Obstacle> {
     let id = subject(claim.process_id)?;
     let process = report::process(&context.pool, id).await?;
     let seen = report::pod_seen(&context.pool, id, process.attempt).await?;
-    let image = match decide(&process, seen, |repository, digest| context.builder.pull_reference(repository, digest)) {
+    let (image, exists) = match decide(&process, seen, |repository, digest| context.builder.pull_reference(repository, digest)) {
         Action::Cancel => return Ok(Ending::Done(Outcome::Cancelled { reason: reason::KILL_REQUESTED.id.into() })),
-        Action::Nothing => return Ok(Ending::SUCCEEDED),
+        Action::Report(image) => (image, true),
         Action::WaitForImage => return Ok(Ending::wait(Duration::from_secs(1), "the image is not there yet")),
-        Action::Create(image) => image,
+        Action::Create(image) => (image, false),
     };
     let waited = (Utc::now() - claim.created_at).to_std().unwrap_or_default();
     metrics::histogram!("octopus_create_request_wait_seconds").record(waited);
-    match create(context, &process, &image).await {
+    match create(context, &process, &image, exists).await {
         Ok(manifest) => {
             let endpoint = object::endpoint(&process, &context.cluster.namespace);
             let endpoint = (process.spec.kind == ProcessKind::Service).then_some(endpoint.as_str());
@@ -65,6 +61,11 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         Err(Obstacle::Cluster(ClusterError::Refused { code: 403, message })) if message.contains("exceeded quota") => {
             report::hindered(&context.pool, claim, id, reason::QUOTA_EXCEEDED, &message).await?;
             Ok(Ending::wait(Duration::from_secs(5), message))
+        }
+        // Rights or the namespace are missing: somebody will mend that, and it goes on by itself.
+        Err(Obstacle::Cluster(ClusterError::Refused { code: 401 | 403 | 404, message })) => {
+            report::hindered(&context.pool, claim, id, reason::REJECTED_BY_CLUSTER, &message).await?;
+            Ok(Ending::wait(Duration::from_secs(10), message))
         }
         Err(Obstacle::Cluster(ClusterError::Refused { message, .. })) => {
             fail(context, claim, &process, reason::REJECTED_BY_CLUSTER, message).await
@@ -79,14 +80,16 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     }
 }
 
-/// Creates what is missing and answers the objects as they were sent.
-async fn create(context: &Context, process: &ProcessRow, image: &str) -> Result<Value, Obstacle> {
+/// Creates what is missing, unless it `exists`, and answers the objects as they were sent.
+async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bool) -> Result<Value, Obstacle> {
     let around = &context.cluster.around;
     let unwritable = |error: serde_json::Error| Obstacle::Database(sqlx::Error::Encode(error.into()));
     match process.spec.kind {
         ProcessKind::Task => {
             let pod = object::task(around, process, image).map_err(unwritable)?;
-            context.cluster.create(&pod).await?;
+            if !exists {
+                context.cluster.create(&pod).await?;
+            }
             Ok(json!([pod]))
         }
         ProcessKind::Service => {
@@ -152,13 +155,14 @@ mod tests {
     fn the_row_decides() {
         let pull = |repository: &str, digest: &str| format!("{repository}@{digest}");
         let create = Action::Create("functions@sha256:0".into());
+        let report = Action::Report("functions@sha256:0".into());
         let (task, service) = (row(ProcessKind::Task), row(ProcessKind::Service));
         let killed = ProcessRow { killed: true, ..task.clone() };
         let gone = ProcessRow { lifecycle: Lifecycle::Gone, ..task.clone() };
         let imageless = ProcessRow { image: None, ..task.clone() };
         for (name, row, pod_seen, expected) in [
             ("new task", &task, false, &create),
-            ("task that ran", &task, true, &Action::Nothing),
+            ("task that ran", &task, true, &report),
             ("service whose pod was seen first", &service, true, &create),
             ("killed before creation", &killed, false, &Action::Cancel),
             ("gone", &gone, false, &Action::Cancel),

@@ -30,7 +30,8 @@ pub async fn run(context: Arc<Context>, instance: Uuid, over: CancellationToken)
                 tracing::info!(token, "watching the cluster");
                 watch(&context, Watch { cluster: context.config.cluster.clone(), token }, &over).await;
             }
-            Ok(None) => {}
+            // Standing by: still ready only while the cluster answers.
+            Ok(None) => context.health.set_cluster(context.cluster.ping().await.is_ok()),
             Err(error) => tracing::warn!(error = %error, "the watch cannot be taken"),
         }
         tokio::select! { () = over.cancelled() => {}, () = sleep(retry) => {} }

@@ -112,7 +112,7 @@ impl Reader {
                     // A container that lives keeps a followed stream open; one that is dead ends it at once.
                     let ended = matches!(read, Read::End | Read::NotThere) && cursor.lines == before && mode == Mode::Follow;
                     silent = if ended { silent + 1 } else { 0 };
-                    if silent >= 3 {
+                    if silent >= 2 {
                         return self.finish(cursor, Mode::Once, "inferred").await;
                     }
                     followed = followed.or_else(|| self.room.clone().try_acquire_owned().ok());

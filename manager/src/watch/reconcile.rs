@@ -1,4 +1,5 @@
-//! Objects of ours that no row wants are removed, after a grace and within bounds: a wrong database removes nothing.
+//! Rows against objects, both ways. Objects whose process is gone are removed, after a grace and within bounds; a process
+//! whose objects have vanished is shown as failed. An object without any row means a wrong database: then nothing is done.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -55,12 +56,13 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
     let rows: HashMap<Uuid, Lifecycle> = rows.into_iter().map(|row| (row.id, row.lifecycle)).collect();
     let grace = TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));
     let unwanted = unwanted(&found, &rows, Utc::now(), grace);
-    let halted = halted(&unwanted, found.len(), cluster.installed_at);
+    let halted = halted(&found, &unwanted, &rows, Utc::now() - grace, cluster.installed_at);
     watching.context.health.set_halted(halted.clone());
     if let Some(why) = &halted {
         tracing::warn!(why, "reconciling is halted");
         return Ok(());
     }
+    mark_vanished(watching, &found).await;
     for object in unwanted {
         tracing::info!(object.name = %object.name, object.kind = ?object.kind, "removing what no row wants");
         metrics::counter!("octopus_orphans_removed_total").increment(1);
@@ -72,6 +74,22 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
         }
     }
     Ok(())
+}
+
+/// Processes that were created and have no object left, not even one that nobody had seen yet.
+async fn mark_vanished(watching: &Watching, found: &[Found]) {
+    let pool = &watching.context.pool;
+    let grace = Duration::from_secs(watching.context.config.orphan_grace_seconds);
+    let childless = report::childless(pool, &watching.watch.cluster, grace).await;
+    for process in watching.written(childless.map_err(Into::into)).unwrap_or_default() {
+        let held = |object: &Found| object.process == Some(process) && matches!(object.kind, Kind::Pod | Kind::Deployment);
+        if !found.iter().any(held) {
+            tracing::info!(process.id = %process, "its objects have vanished");
+            let stored = report::vanished(pool, &watching.watch, process).await;
+            watching.written(stored);
+            watching.context.changes.announce(process);
+        }
+    }
 }
 
 async fn list(watching: &Watching) -> Result<Vec<Found>, ClusterError> {
@@ -102,7 +120,7 @@ fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
     objects.iter().filter_map(|object| describe(object.meta())).collect()
 }
 
-/// Objects whose process is gone or unknown.
+/// Objects whose process is gone.
 fn unwanted(
     found: &[Found],
     rows: &HashMap<Uuid, Lifecycle>,
@@ -111,22 +129,35 @@ fn unwanted(
 ) -> Vec<Found> {
     let is_unwanted = |object: &&Found| {
         let row = object.process.and_then(|id| rows.get(&id));
-        row.is_none_or(|lifecycle| *lifecycle == Lifecycle::Gone) && now - object.created_at > grace
+        row == Some(&Lifecycle::Gone) && now - object.created_at > grace
     };
     found.iter().filter(is_unwanted).cloned().collect()
 }
 
-/// Why nothing may be removed, if that is so.
-fn halted(unwanted: &[Found], seen: usize, installed_at: DateTime<Utc>) -> Option<String> {
-    if unwanted.len() > FEW && unwanted.len() * 10 > seen {
+/// Why nothing may be removed, if that is so. Rows of processes are never deleted, so an object of this installation
+/// without one was made by a later state of the database: it was restored, or is not the right one.
+fn halted(
+    found: &[Found],
+    unwanted: &[Found],
+    rows: &HashMap<Uuid, Lifecycle>,
+    settled: DateTime<Utc>,
+    installed_at: DateTime<Utc>,
+) -> Option<String> {
+    let has_row = |object: &Found| object.process.is_some_and(|id| rows.contains_key(&id));
+    let unknown: Vec<_> = found.iter().filter(|object| !has_row(object) && object.created_at < settled).collect();
+    if let Some(first) = unknown.first() {
         return Some(format!(
-            "{} of {seen} objects have no row that wants them: is this the right database?",
-            unwanted.len()
+            "{} objects, {} for one, have no row in this database: was it restored, or is it the wrong one?",
+            unknown.len(),
+            first.name
         ));
+    }
+    if unwanted.len() > FEW && unwanted.len() * 10 > found.len() {
+        return Some(format!("{} of {} objects belong to processes that are gone: too many at once", unwanted.len(), found.len()));
     }
     // Kubernetes cuts times to whole seconds: an object seems older than it is by up to one.
     let older = unwanted.iter().find(|object| object.created_at + TimeDelta::seconds(1) < installed_at)?;
-    Some(format!("{} is older than this database: was it restored or set up anew?", older.name))
+    Some(format!("{} is older than this database: was it set up anew?", older.name))
 }
 
 #[cfg(test)]
@@ -155,8 +186,8 @@ mod tests {
             ("wanted", found(Some(live), 100), false),
             ("its process is gone", found(Some(gone), 100), true),
             ("its process is gone, but it is young", found(Some(gone), 10), false),
-            ("no such process", found(Some(Uuid::from_u128(3)), 100), true),
-            ("no process at all", found(None, 100), true),
+            ("no such process", found(Some(Uuid::from_u128(3)), 100), false),
+            ("no process at all", found(None, 100), false),
         ] {
             let removed = unwanted(&[object], &rows, now(), TimeDelta::seconds(60));
             assert_eq!(!removed.is_empty(), expected, "{name}");
@@ -165,11 +196,18 @@ mod tests {
 
     #[test]
     fn a_wrong_database_removes_nothing() {
+        let (gone, unknown) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let rows: HashMap<_, _> = [(gone, Lifecycle::Gone)].into();
+        let settled = now() - TimeDelta::seconds(60);
         let long_ago = now() - TimeDelta::days(1);
-        let orphans = |count| vec![found(None, 100); count];
-        assert_eq!(halted(&orphans(5), 5, long_ago), None);
-        assert_eq!(halted(&orphans(6), 100, long_ago), None);
-        assert!(halted(&orphans(6), 50, long_ago).is_some(), "more than a tenth");
-        assert!(halted(&orphans(1), 100, now()).is_some(), "the database is younger than the object");
+        let orphans = |count| vec![found(Some(gone), 100); count];
+        let check = |all: &[Found], unwanted: &[Found], installed_at| halted(all, unwanted, &rows, settled, installed_at);
+        assert_eq!(check(&orphans(5), &orphans(5), long_ago), None);
+        assert_eq!(check(&orphans(100), &orphans(6), long_ago), None);
+        assert!(check(&orphans(50), &orphans(6), long_ago).is_some(), "more than a tenth");
+        assert!(check(&orphans(100), &orphans(1), now()).is_some(), "the database is younger than the object");
+        assert!(check(&[found(Some(unknown), 100)], &[], long_ago).is_some(), "an object without a row");
+        assert!(check(&[found(None, 100)], &[], long_ago).is_some(), "an object without a process");
+        assert_eq!(check(&[found(Some(unknown), 10)], &[], long_ago), None, "too young to tell");
     }
 }

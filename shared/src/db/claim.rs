@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::command::{CommandKind, VERSION};
 use crate::reason;
 
-/// A manager may die this often while it holds one command; then the command is what kills them.
+/// A command is taken over this often from managers that died with it; after that it is what kills them.
 pub const MAX_RESCUES: i32 = 5;
 
 /// A command that is ours until our lease ends.
@@ -233,8 +233,9 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
     Ok(given.rows_affected() == 1)
 }
 
-/// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead; when it
-/// was a start, the process is killed, since nobody knows how far it came. Answers how many were taken back.
+/// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
+/// then kills its process, since nobody knows how far it came, and a build fails its revision. A kill is rescued for ever.
+/// Answers how many were taken back.
 ///
 /// # Errors
 /// When Postgres is away.
@@ -243,7 +244,8 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
     let rescued = sqlx::query!(
         "with lost as (
              delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now() and l.rescues < $2
+              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
+                and (l.rescues < $2 or l.kind in ('kill_process', 'delete_function'))
              returning l.*
          )
          insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
@@ -254,19 +256,21 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
     .execute(&mut *transaction)
     .await?
     .rows_affected();
+    let message = format!("{} managers ended while they carried it out", MAX_RESCUES + 1);
     let dead = sqlx::query!(
         "with lost as (
              delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now() and l.rescues >= $2
+              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
+                and l.rescues >= $2 and l.kind not in ('kill_process', 'delete_function')
              returning l.seq
          )
          update command c set state = 'failed', reason = $3, message = $4, remedy = $5, finished_at = now()
            from lost where c.seq = lost.seq and c.state = 'waiting'
-         returning c.kind, c.process_id",
+         returning c.kind, c.process_id, c.revision_id",
         cluster,
         MAX_RESCUES,
         reason::RESCUED_TOO_OFTEN.id,
-        format!("{MAX_RESCUES} managers ended while they carried it out"),
+        message,
         reason::RESCUED_TOO_OFTEN.remedy
     )
     .fetch_all(&mut *transaction)
@@ -280,6 +284,11 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
             )
             .execute(&mut *transaction)
             .await?;
+        } else if let Some(revision) = command.revision_id {
+            let why = reason::RESCUED_TOO_OFTEN;
+            sqlx::query!("select fail_revision($1, $2, $3, $4, null)", revision, why.id, message, why.remedy)
+                .execute(&mut *transaction)
+                .await?;
         }
     }
     transaction.commit().await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use testcontainers::core::{ContainerPort, ExecCommand, Mount, WaitFor};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt};
+use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, Image, ImageExt};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -19,6 +19,10 @@ const LABEL: (&str, &str) = ("octopus-process-manager", "test");
 pub const REGISTRY_USER: (&str, &str) = ("octopus", "octopus-test");
 /// The same as a line of htpasswd, with bcrypt's lowest cost.
 const HTPASSWD: &str = "octopus:$2b$05$SYW7gyspbUrY.V.3ZB5ITuEHf3z0nGn4P77MDOJKK3BLBIhy3/Oby\n";
+/// Where both kinds of node write their administrator's kubeconfig.
+const KUBECONFIG: &str = "/etc/kubernetes/admin.kubeconfig";
+/// The same version as in docker-compose.yml.
+const K3S: &str = "rancher/k3s:v1.34.1-k3s1";
 /// Python versions for which there is a base image in the tests.
 const PYTHONS: [(&str, &str, &str); 2] =
     [("cp311", "PYTHON_IMAGE_311", "python:3.11-slim"), ("cp312", "PYTHON_IMAGE_312", "python:3.12-slim")];
@@ -117,37 +121,69 @@ async fn registry(network: &str, name: &str) -> ContainerAsync<GenericImage> {
         .expect("the registry starts")
 }
 
+/// A node of one of two kinds: k3s, or the stand-in where it cannot be pulled (k8s/dev/node.Dockerfile).
 async fn cluster(network: &str, registry: &str) -> ContainerAsync<GenericImage> {
-    let mut request = image("CLUSTER_IMAGE", "rancher/k3s:v1.33.4-k3s1")
+    let image = image("CLUSTER_IMAGE", K3S);
+    let is_k3s = image.name().contains("k3s");
+    let ready = if is_k3s { "Node controller sync successful" } else { "cluster ready" };
+    let request = image
         .with_exposed_port(ContainerPort::Tcp(6443))
-        .with_wait_for(WaitFor::message_on_either_std("cluster ready"))
+        .with_wait_for(WaitFor::message_on_either_std(ready))
         .with_startup_timeout(Duration::from_secs(240))
         .with_label(LABEL.0, LABEL.1)
         .with_network(network)
-        .with_hostname("cluster")
+        .with_hostname("cluster");
+    let request = if is_k3s { k3s(request, registry) } else { stand_in(request, registry) };
+    request.start().await.expect("the cluster starts")
+}
+
+fn k3s(request: ContainerRequest<GenericImage>, registry: &str) -> ContainerRequest<GenericImage> {
+    let (user, password) = REGISTRY_USER;
+    let registries = format!(
+        "{{mirrors: {{\"{registry}\": {{endpoint: [\"http://{registry}\"]}}}}, \
+         configs: {{\"{registry}\": {{auth: {{username: {user}, password: {password}}}}}}}}}"
+    );
+    request
+        .with_privileged(true)
+        .with_env_var("K3S_KUBECONFIG_OUTPUT", KUBECONFIG)
+        .with_copy_to("/etc/rancher/k3s/registries.yaml", registries.into_bytes())
+        .with_mount(Mount::tmpfs_mount("/run"))
+        .with_mount(Mount::tmpfs_mount("/var/run"))
+        .with_cmd([
+            "server",
+            "--tls-san=127.0.0.1",
+            "--disable=traefik,servicelb,metrics-server",
+            "--kubelet-arg=max-pods=500",
+            "--kube-controller-manager-arg=node-cidr-mask-size=22",
+        ])
+}
+
+fn stand_in(request: ContainerRequest<GenericImage>, registry: &str) -> ContainerRequest<GenericImage> {
+    request
         .with_env_var("REGISTRY", registry)
         .with_env_var("REGISTRY_USER", REGISTRY_USER.0)
         .with_env_var("REGISTRY_PASSWORD", REGISTRY_USER.1)
+        .with_env_var("KUBECONFIG_OUTPUT", KUBECONFIG)
         .with_cap_add("ALL")
         .with_cap_drop("SYS_RESOURCE")
         .with_security_opt("seccomp=unconfined")
         .with_security_opt("apparmor=unconfined")
+        .with_mount(Mount::bind_mount("/sys/fs/cgroup", "/sys/fs/cgroup"))
+        .with_mount(Mount::bind_mount("/dev/kmsg", "/dev/kmsg"))
         .with_host_config_modifier(|config| {
             config.device_cgroup_rules = Some(vec!["a *:* rwm".into()]);
             config.binds = Some(["/sys:/sys:rw", "/lib/modules:/lib/modules:ro"].map(String::from).into());
-        });
-    for path in ["/sys/fs/cgroup", "/dev/kmsg"] {
-        request = request.with_mount(Mount::bind_mount(path, path));
-    }
-    request.start().await.expect("the cluster starts")
+        })
 }
 
 async fn write_kubeconfig(node: &ContainerAsync<GenericImage>) -> PathBuf {
-    let mut shown = node.exec(ExecCommand::new(["cat", "/etc/kubernetes/admin.kubeconfig"])).await.expect("the kubeconfig");
+    let mut shown = node.exec(ExecCommand::new(["cat", KUBECONFIG])).await.expect("the kubeconfig");
     let text = String::from_utf8(shown.stdout_to_vec().await.expect("the kubeconfig")).expect("text");
     let port = node.get_host_port_ipv4(6443).await.expect("the API server's port");
     let path = scratch().join("admin.kubeconfig");
-    std::fs::write(&path, text.replace("https://cluster:6443", &format!("https://127.0.0.1:{port}"))).expect("a file");
+    let here = format!("https://127.0.0.1:{port}");
+    let text = text.replace("https://cluster:6443", &here).replace("https://127.0.0.1:6443", &here);
+    std::fs::write(&path, text).expect("a file");
     path
 }
 

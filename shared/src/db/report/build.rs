@@ -74,20 +74,6 @@ pub struct BuiltImage {
     pub size_bytes: i64,
 }
 
-/// The image made from the same input before, if there is one.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn known_image(pool: &PgPool, input_hash: &str) -> Result<Option<BuiltImage>, sqlx::Error> {
-    sqlx::query_as!(
-        BuiltImage,
-        "select input_hash, repository, digest, base_digest, size_bytes from image where input_hash = $1",
-        input_hash
-    )
-    .fetch_optional(pool)
-    .await
-}
-
 /// Stores the image and lets go what waited for it.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ mod pod;
 mod process;
 
 pub use build::{
-    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, known_image,
+    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded,
     layer, put_layer,
 };
 pub use cluster::{ClusterReport, report_cluster};
@@ -17,7 +17,7 @@ pub use log::{
 };
 pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod};
 pub use process::{
-    ProcessRow, RowBehind, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open, pod_seen, process, rows_behind, stopping,
+    ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open, pod_seen, process, rows_behind, stopping, vanished,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};

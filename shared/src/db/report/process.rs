@@ -1,10 +1,12 @@
 //! Processes: what a command needs to know of them, and what it did.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{ReportError, claimed, transition};
+use super::{ReportError, Watch, claimed, transition, watched};
 use crate::db::claim::Claim;
 use crate::function::FunctionSpec;
 use crate::pod::Verdict;
@@ -238,6 +240,41 @@ pub async fn live_processes_of(pool: &PgPool, function: &str) -> Result<i64, sql
     )
     .fetch_one(pool)
     .await
+}
+
+/// Processes that were created at least `grace` ago, have no pod that is believed to exist, and are in no command's hands.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn childless(pool: &PgPool, cluster: &str, grace: Duration) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select p.id from process p
+          where p.cluster = $1 and p.lifecycle = 'created' and p.desired = 'running'
+            and p.updated_at < now() - make_interval(secs => $2)
+            and not exists (select from pod d where d.process_id = p.id and d.gone_at is null)
+            and not exists (select from log_stream s where s.process_id = p.id and s.seal is null)
+            and not exists (select from command_ready r where r.key = 'process:' || p.id)
+            and not exists (select from command_lease l where l.key = 'process:' || p.id)",
+        cluster,
+        grace.as_secs_f64()
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Records that everything of a process has vanished from the cluster.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn vanished(pool: &PgPool, watch: &Watch, process: Uuid) -> Result<(), ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    let verdict = Verdict::because(
+        ProcessState::Failed,
+        reason::DELETED_BY_OTHER,
+        "its objects are not in the cluster any more, and nobody saw them end",
+    );
+    transition(&mut transaction, process, Lifecycle::Gone, &verdict, None, None, None, None).await?;
+    Ok(transaction.commit().await?)
 }
 
 /// What a reconciler needs to know of a process to judge an object that carries its label.
