@@ -21,10 +21,10 @@ static SERVER: OnceCell<Server> = OnceCell::const_new();
 
 struct Server {
     options: PgConnectOptions,
-    _container: Option<ContainerAsync<GenericImage>>,
+    container: Option<ContainerAsync<GenericImage>>,
 }
 
-/// A database of one test's own. It is dropped with this value.
+/// A database of one test's own. It is dropped with this value, or with its server.
 #[derive(Debug)]
 pub struct Database {
     /// Its name.
@@ -38,6 +38,8 @@ pub struct Database {
     /// As the role `octopus_manager`.
     pub manager: PgPool,
     server: PgConnectOptions,
+    /// Whether its server is removed with all that is in it.
+    disposable: bool,
 }
 
 impl Database {
@@ -53,7 +55,10 @@ impl Database {
 
     /// Makes one without any table.
     pub async fn empty() -> Self {
-        let server = SERVER.get_or_init(Server::find).await.options.clone();
+        let Server {
+            options: server,
+            container,
+        } = SERVER.get_or_init(Server::find).await;
         let name = format!("octopus_it_{}", Uuid::now_v7().simple());
         let mut connection = server.connect().await.expect("the server answers");
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
@@ -68,16 +73,20 @@ impl Database {
             api: pool(&options, Some("set role octopus_api")),
             manager: pool(&options, Some("set role octopus_manager")),
             name,
-            server,
+            server: server.clone(),
+            disposable: container.is_some(),
         }
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
+        if self.disposable {
+            return;
+        }
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A runtime of its own: this one may be the last thing that the test's runtime does.
-        let dropping = std::thread::spawn(move || {
+        let (done, waiting) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -86,9 +95,12 @@ impl Drop for Database {
                 let mut connection = server.connect().await.ok()?;
                 let drop = format!("drop database if exists {name} with (force)");
                 sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut connection).await.ok()
-            })
+            })?;
+            done.send(()).ok()
         });
-        let _ = dropping.join();
+        // Not for ever: the test's runtime stands still meanwhile, and a connection that it has half opened holds Postgres
+        // back until it is given up there.
+        let _ = waiting.recv_timeout(Duration::from_secs(5));
     }
 }
 
@@ -112,7 +124,7 @@ impl Server {
         match std::env::var("DATABASE_URL").ok().and_then(|url| url.parse().ok()) {
             Some(options) if may_create_databases(&options).await => Self {
                 options,
-                _container: None,
+                container: None,
             },
             Some(_) => {
                 eprintln!("DATABASE_URL names a server where we may not make databases: starting one of our own");
@@ -147,7 +159,7 @@ impl Server {
         wait_for(&options).await;
         Self {
             options,
-            _container: Some(container),
+            container: Some(container),
         }
     }
 }
