@@ -49,7 +49,11 @@ pub struct Config {
     #[arg(long, env = "OCTOPUS_REGISTRY_PULL_SECRET")]
     pub registry_pull_secret: Option<String>,
     /// Base image for each Python version: cp311=reference,cp312=reference. http:// before a reference: a plain registry.
-    #[arg(long, env = "OCTOPUS_BASE_IMAGES", default_value = "cp310=docker.io/library/python:3.10-slim,cp311=docker.io/library/python:3.11-slim,cp312=docker.io/library/python:3.12-slim,cp313=docker.io/library/python:3.13-slim")]
+    #[arg(
+        long,
+        env = "OCTOPUS_BASE_IMAGES",
+        default_value = "cp310=docker.io/library/python:3.10-slim,cp311=docker.io/library/python:3.11-slim,cp312=docker.io/library/python:3.12-slim,cp313=docker.io/library/python:3.13-slim"
+    )]
     pub base_images: String,
     /// The uv binary, which resolves and unpacks dependencies.
     #[arg(long, env = "OCTOPUS_UV", default_value = "uv")]

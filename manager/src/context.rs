@@ -1,7 +1,7 @@
 //! What every part of a running manager shares.
 
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use octopus_shared::db::claim::Claim;
@@ -89,7 +89,11 @@ impl LayerCache for LayerRows {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Option<CachedLayer>> {
         Box::pin(async move {
             let row = report::layer(&self.0, key).await.ok().flatten()?;
-            Some(CachedLayer { digest: row.digest, diff_id: row.diff_id, size: u64::try_from(row.size_bytes).ok()? })
+            Some(CachedLayer {
+                digest: row.digest,
+                diff_id: row.diff_id,
+                size: u64::try_from(row.size_bytes).ok()?,
+            })
         })
     }
 
@@ -111,16 +115,26 @@ impl LayerCache for LayerRows {
 pub(crate) fn image_settings(config: &Config) -> Result<ImageSettings, RunError> {
     let refused = |setting, problem: String| RunError::Setting { setting, problem };
     let password = match &config.registry_push_password_file {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| refused("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", format!("{}: {error}", path.display())))?,
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            refused(
+                "OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE",
+                format!("{}: {error}", path.display()),
+            )
+        })?,
         None => String::new(),
     };
-    let credentials = config.registry_push_user.clone().map(|user| (user, password.trim_end().to_owned()));
+    let credentials = config
+        .registry_push_user
+        .clone()
+        .map(|user| (user, password.trim_end().to_owned()));
     Ok(ImageSettings {
         push: PushRegistry::new(&config.registry_push, credentials)
             .map_err(|problem| refused("OCTOPUS_REGISTRY_PUSH", problem))?,
         pull: config.registry_pull.clone(),
-        bases: config.base_images.parse().map_err(|problem| refused("OCTOPUS_BASE_IMAGES", problem))?,
+        bases: config
+            .base_images
+            .parse()
+            .map_err(|problem| refused("OCTOPUS_BASE_IMAGES", problem))?,
         uv: config.uv.clone(),
         python: config.python.clone(),
         cache_dir: config.cache_dir.clone(),

@@ -33,7 +33,9 @@ pub(crate) async fn serve(
         .route("/metrics", get(move || async move { prometheus.render() }));
     let listener = tokio::net::TcpListener::bind(listen).await.map_err(RunError::Listen)?;
     tokio::spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        let served = axum::serve(listener, router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await;
         if let Err(error) = served {
             tracing::error!(error = %error, "the health server ended");
         }
@@ -46,6 +48,10 @@ async fn ready(State((pool, health)): State<(PgPool, Arc<Health>)>) -> (StatusCo
     if sqlx::query!("select 1 as one").fetch_one(&pool).await.is_err() {
         missing.push("Postgres does not answer");
     }
-    let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if missing.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(json!({ "ready": missing.is_empty(), "missing": missing })))
 }

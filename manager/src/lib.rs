@@ -49,17 +49,26 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], when waiting would not help.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
-    let pool = db::pool(&config.database_url, config.database_connections)
-        .map_err(|error| RunError::Setting { setting: "DATABASE_URL", problem: error.to_string() })?;
-    let builder = image::Builder::new(context::image_settings(&config)?)
-        .map_err(|error| RunError::Setting { setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE", problem: error.to_string() })?;
+    let pool = db::pool(&config.database_url, config.database_connections).map_err(|error| RunError::Setting {
+        setting: "DATABASE_URL",
+        problem: error.to_string(),
+    })?;
+    let builder = image::Builder::new(context::image_settings(&config)?).map_err(|error| RunError::Setting {
+        setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE",
+        problem: error.to_string(),
+    })?;
     let health = Arc::new(Health::default());
     let served = CancellationToken::new();
     http::serve(config.listen, pool.clone(), health.clone(), served.clone()).await?;
     // Health is shown to the end, through the draining too.
     let _served = served.drop_guard();
 
-    let wait = || ConstantBuilder::new().with_delay(Duration::from_secs(2)).with_jitter().without_max_times();
+    let wait = || {
+        ConstantBuilder::new()
+            .with_delay(Duration::from_secs(2))
+            .with_jitter()
+            .without_max_times()
+    };
     let start = async {
         let (installation, installed_at) = (|| db::claim::installation(&pool))
             .retry(wait())
@@ -81,7 +90,14 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     };
     tracing::info!(cluster.name = %config.cluster, cluster.version = %cluster.version, "octopus-manager starts");
     let changes = Changes::start(pool.clone());
-    let context = Arc::new(Context { config, pool, cluster, builder, changes, health });
+    let context = Arc::new(Context {
+        config,
+        pool,
+        cluster,
+        builder,
+        changes,
+        health,
+    });
     session::run(&context, &shutdown).await;
     Ok(())
 }

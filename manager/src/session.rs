@@ -20,7 +20,15 @@ pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
         let instance = Uuid::new_v4();
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "unknown".into());
         let since = Instant::now();
-        match claim::register(&context.pool, instance, &context.config.cluster, &host, context.config.lease()).await {
+        match claim::register(
+            &context.pool,
+            instance,
+            &context.config.cluster,
+            &host,
+            context.config.lease(),
+        )
+        .await
+        {
             Ok(()) => session(context, instance, since, shutdown).await,
             Err(error) => {
                 tracing::warn!(error = %error, "waiting for Postgres");

@@ -17,7 +17,8 @@ pub fn signals() -> Shutdown {
     let shutdown = Shutdown::default();
     let steps = shutdown.clone();
     tokio::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             tracing::error!("signals cannot be received; SIGKILL ends the manager");
             return;
         };

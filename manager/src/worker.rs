@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{self, Claim};
 use octopus_shared::db::COMMAND_CHANNEL;
+use octopus_shared::db::claim::{self, Claim};
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
@@ -27,9 +27,18 @@ struct Lane {
 pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationToken, over: &CancellationToken) {
     let room = |size: u32| Arc::new(Semaphore::new(size as usize));
     let lanes = [
-        Lane { kinds: &[CommandKind::KillProcess, CommandKind::DeleteFunction], room: room(context.config.kills) },
-        Lane { kinds: &[CommandKind::StartProcess, CommandKind::RetryProcess], room: room(context.config.starts) },
-        Lane { kinds: &[CommandKind::DeclareFunction], room: room(context.config.builds) },
+        Lane {
+            kinds: &[CommandKind::KillProcess, CommandKind::DeleteFunction],
+            room: room(context.config.kills),
+        },
+        Lane {
+            kinds: &[CommandKind::StartProcess, CommandKind::RetryProcess],
+            room: room(context.config.starts),
+        },
+        Lane {
+            kinds: &[CommandKind::DeclareFunction],
+            room: room(context.config.builds),
+        },
     ];
     let wake = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
@@ -80,7 +89,9 @@ async fn step(
         let batch = claim::claim(&context.pool, instance, &context.config.cluster, lane.kinds, limit).await?;
         claimed += batch.len();
         for claim in batch {
-            let Ok(permit) = lane.room.clone().acquire_owned().await else { continue };
+            let Ok(permit) = lane.room.clone().acquire_owned().await else {
+                continue;
+            };
             let (context, wake, over) = (context.clone(), wake.clone(), over.clone());
             tasks.spawn(async move {
                 tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }

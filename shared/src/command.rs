@@ -84,8 +84,13 @@ pub enum CommandKind {
 
 impl CommandKind {
     /// Every kind that a manager carries out.
-    pub const CLAIMED: [Self; 5] =
-        [Self::DeclareFunction, Self::DeleteFunction, Self::StartProcess, Self::RetryProcess, Self::KillProcess];
+    pub const CLAIMED: [Self; 5] = [
+        Self::DeclareFunction,
+        Self::DeleteFunction,
+        Self::StartProcess,
+        Self::RetryProcess,
+        Self::KillProcess,
+    ];
 
     /// The spelling of the `kind` column.
     pub fn as_str(self) -> &'static str {
@@ -101,6 +106,9 @@ impl CommandKind {
 
     /// The kind that the `kind` column spells.
     pub fn parse(kind: &str) -> Option<Self> {
-        Self::CLAIMED.into_iter().chain([Self::CancelCommand]).find(|known| known.as_str() == kind)
+        Self::CLAIMED
+            .into_iter()
+            .chain([Self::CancelCommand])
+            .find(|known| known.as_str() == kind)
     }
 }

@@ -19,7 +19,11 @@ pub struct Invalid {
 impl Invalid {
     /// A refused field.
     pub fn new(field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into(), remedy: remedy.into() }
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+            remedy: remedy.into(),
+        }
     }
 }
 

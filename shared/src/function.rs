@@ -95,7 +95,9 @@ fn is_dns_label(name: &str, longest: usize) -> bool {
     name.len() <= longest
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && !name.ends_with('-')
-        && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
 }
 
 /// How a function's source is packed.
@@ -126,7 +128,9 @@ impl SourceFormat {
 
     /// The format that the `format` column spells.
     pub fn parse(format: &str) -> Option<Self> {
-        [Self::PythonFile, Self::Tar, Self::TarGz, Self::Zip].into_iter().find(|known| known.as_str() == format)
+        [Self::PythonFile, Self::Tar, Self::TarGz, Self::Zip]
+            .into_iter()
+            .find(|known| known.as_str() == format)
     }
 
     /// The format of an uploaded file, by its first bytes: names lie.
@@ -161,7 +165,12 @@ impl Source {
     /// The field `source`, with the remedy.
     pub fn validate(&self) -> Result<(), Vec<Invalid>> {
         let mut checker = Checker::default();
-        checker.check(!self.content.is_empty(), "source", "it is empty", "send the Python file or an archive of its folder");
+        checker.check(
+            !self.content.is_empty(),
+            "source",
+            "it is empty",
+            "send the Python file or an archive of its folder",
+        );
         checker.check(
             self.content.len() <= MAX_SOURCE_BYTES,
             "source",
@@ -196,8 +205,17 @@ mod tests {
 
     #[test]
     fn every_refused_field_is_named() {
-        let spec = FunctionSpec { port: 80, stop_grace_seconds: 0, ..FunctionSpec::default() };
-        let fields: Vec<_> = spec.validate().unwrap_err().into_iter().map(|invalid| invalid.field).collect();
+        let spec = FunctionSpec {
+            port: 80,
+            stop_grace_seconds: 0,
+            ..FunctionSpec::default()
+        };
+        let fields: Vec<_> = spec
+            .validate()
+            .unwrap_err()
+            .into_iter()
+            .map(|invalid| invalid.field)
+            .collect();
         assert_eq!(fields, ["spec.port", "spec.stop_grace_seconds"]);
     }
 

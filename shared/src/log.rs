@@ -24,14 +24,20 @@ pub fn push_line(data: &mut Vec<u8>, at: DateTime<Utc>, content: &[u8]) {
 
 /// The lines of a chunk, in order.
 pub fn lines(data: &[u8]) -> impl DoubleEndedIterator<Item = Line<'_>> {
-    data.strip_suffix(b"\n").unwrap_or(data).split(|byte| *byte == b'\n').filter_map(parse_line)
+    data.strip_suffix(b"\n")
+        .unwrap_or(data)
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
 }
 
 /// A line as the API server and `log_chunk.data` write it: timestamp, space, bytes. None without a timestamp.
 pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let space = line.iter().take(40).position(|byte| *byte == b' ')?;
     let at = DateTime::parse_from_rfc3339(std::str::from_utf8(&line[..space]).ok()?).ok()?;
-    Some(Line { at: at.to_utc(), content: &line[space + 1..] })
+    Some(Line {
+        at: at.to_utc(),
+        content: &line[space + 1..],
+    })
 }
 
 /// A place in the log of a process: after line `line` of chunk `seq`. Shown to clients as an opaque word.
@@ -54,7 +60,10 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (seq, line) = text.split_once('.').unwrap_or((text, "0"));
-        Ok(Self { seq: seq.parse()?, line: line.parse()? })
+        Ok(Self {
+            seq: seq.parse()?,
+            line: line.parse()?,
+        })
     }
 }
 
@@ -65,7 +74,13 @@ mod tests {
     #[test]
     fn bytes_come_back_as_they_were_printed() {
         let at: DateTime<Utc> = "2026-01-02T03:04:05.000000006Z".parse().unwrap();
-        let printed: [&[u8]; 5] = [b"plain", b"", b"\0 NUL", b"\xff\xfe", b"2026-01-02T03:04:05Z looks like one"];
+        let printed: [&[u8]; 5] = [
+            b"plain",
+            b"",
+            b"\0 NUL",
+            b"\xff\xfe",
+            b"2026-01-02T03:04:05Z looks like one",
+        ];
         let mut data = Vec::new();
         for content in printed {
             push_line(&mut data, at, content);
@@ -79,7 +94,10 @@ mod tests {
 
     #[test]
     fn text_without_a_timestamp_is_no_line() {
-        assert_eq!(parse_line(b"failed to create fsnotify watcher: too many open files"), None);
+        assert_eq!(
+            parse_line(b"failed to create fsnotify watcher: too many open files"),
+            None
+        );
         assert_eq!(parse_line(b""), None);
     }
 

@@ -54,12 +54,22 @@ pub struct Verdict {
 impl Verdict {
     /// A state that needs no explanation.
     pub fn plain(state: ProcessState) -> Self {
-        Self { state, reason: None, message: None, exit_code: None }
+        Self {
+            state,
+            reason: None,
+            message: None,
+            exit_code: None,
+        }
     }
 
     /// A state with its reason.
     pub fn because(state: ProcessState, reason: reason::Reason, message: impl Into<String>) -> Self {
-        Self { state, reason: Some(reason), message: Some(message.into()), exit_code: None }
+        Self {
+            state,
+            reason: Some(reason),
+            message: Some(message.into()),
+            exit_code: None,
+        }
     }
 }
 
@@ -139,7 +149,13 @@ pub fn judge(process: &KnownProcess, pods: &[KnownPod]) -> Step {
         // The kill decides when it is gone; here it is only seen that the containers have ended.
         let ended = process.lifecycle == Lifecycle::Stopping && pods.iter().all(|pod| pod.ended || pod.gone);
         return if ended && !process.state.is_terminal() {
-            Step::Show(Lifecycle::Stopping, Verdict { reason: Some(reason::KILL_REQUESTED), ..Verdict::plain(ProcessState::Killed) })
+            Step::Show(
+                Lifecycle::Stopping,
+                Verdict {
+                    reason: Some(reason::KILL_REQUESTED),
+                    ..Verdict::plain(ProcessState::Killed)
+                },
+            )
         } else {
             Step::Stay
         };
@@ -149,9 +165,15 @@ pub fn judge(process: &KnownProcess, pods: &[KnownPod]) -> Step {
         ProcessKind::Task => {
             if process.state.is_terminal() {
                 // Ended before: gone as soon as its pods and the rest of its logs are.
-                return if all_gone && process.logs_sealed { end_of(process, pods) } else { Step::Stay };
+                return if all_gone && process.logs_sealed {
+                    end_of(process, pods)
+                } else {
+                    Step::Stay
+                };
             }
-            let Some(pod) = newest(pods.iter().filter(|pod| pod.attempt == process.attempt)) else { return Step::Stay };
+            let Some(pod) = newest(pods.iter().filter(|pod| pod.attempt == process.attempt)) else {
+                return Step::Stay;
+            };
             let verdict = task(pod);
             if verdict.state == ProcessState::Failed && process.attempt <= process.retries {
                 Step::Retry(verdict)
@@ -175,7 +197,10 @@ fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> 
 
 fn task(pod: &KnownPod) -> Verdict {
     if pod.ended && pod.verdict.state == ProcessState::Stopping {
-        return Verdict { state: ProcessState::Failed, ..pod.verdict.clone() };
+        return Verdict {
+            state: ProcessState::Failed,
+            ..pod.verdict.clone()
+        };
     }
     if pod.gone && !pod.verdict.state.is_terminal() {
         return Verdict::because(
@@ -201,11 +226,25 @@ mod tests {
     use super::*;
 
     fn pod(state: ProcessState, ended: bool, gone: bool) -> KnownPod {
-        KnownPod { attempt: 1, verdict: Verdict::plain(state), ended, gone, created_at: DateTime::UNIX_EPOCH }
+        KnownPod {
+            attempt: 1,
+            verdict: Verdict::plain(state),
+            ended,
+            gone,
+            created_at: DateTime::UNIX_EPOCH,
+        }
     }
 
     fn process(kind: ProcessKind, lifecycle: Lifecycle, state: ProcessState) -> KnownProcess {
-        KnownProcess { kind, killed: false, lifecycle, state, attempt: 1, retries: 0, logs_sealed: true }
+        KnownProcess {
+            kind,
+            killed: false,
+            lifecycle,
+            state,
+            attempt: 1,
+            retries: 0,
+            logs_sealed: true,
+        }
     }
 
     #[test]
@@ -216,14 +255,54 @@ mod tests {
         let show = |lifecycle, state| Step::Show(lifecycle, Verdict::plain(state));
         let cases = [
             ("no pod", process(Task, Created, Starting), vec![], Step::Stay),
-            ("seen before the creation was reported", process(Task, Requested, Pending), vec![pod(Running, false, false)], show(Created, Running)),
-            ("task ends", process(Task, Created, Running), vec![pod(Succeeded, true, false)], show(Created, Succeeded)),
-            ("task's pod removed", process(Task, Created, Succeeded), vec![pod(Succeeded, true, true)], show(Gone, Succeeded)),
-            ("already gone", process(Task, Gone, Succeeded), vec![pod(Succeeded, true, true)], Step::Stay),
-            ("ready beats a starting pod", process(Service, Created, Running), vec![pod(Ready, false, false), pod(Starting, false, false)], show(Created, Ready)),
-            ("a service replaces its pod", process(Service, Created, Ready), vec![pod(Failed, true, true)], show(Created, Starting)),
-            ("stopping, still running", process(Service, Stopping, ProcessState::Stopping), vec![pod(Running, false, false)], Step::Stay),
-            ("killed stays killed", process(Service, Stopping, Killed), vec![pod(Failed, true, true)], Step::Stay),
+            (
+                "seen before the creation was reported",
+                process(Task, Requested, Pending),
+                vec![pod(Running, false, false)],
+                show(Created, Running),
+            ),
+            (
+                "task ends",
+                process(Task, Created, Running),
+                vec![pod(Succeeded, true, false)],
+                show(Created, Succeeded),
+            ),
+            (
+                "task's pod removed",
+                process(Task, Created, Succeeded),
+                vec![pod(Succeeded, true, true)],
+                show(Gone, Succeeded),
+            ),
+            (
+                "already gone",
+                process(Task, Gone, Succeeded),
+                vec![pod(Succeeded, true, true)],
+                Step::Stay,
+            ),
+            (
+                "ready beats a starting pod",
+                process(Service, Created, Running),
+                vec![pod(Ready, false, false), pod(Starting, false, false)],
+                show(Created, Ready),
+            ),
+            (
+                "a service replaces its pod",
+                process(Service, Created, Ready),
+                vec![pod(Failed, true, true)],
+                show(Created, Starting),
+            ),
+            (
+                "stopping, still running",
+                process(Service, Stopping, ProcessState::Stopping),
+                vec![pod(Running, false, false)],
+                Step::Stay,
+            ),
+            (
+                "killed stays killed",
+                process(Service, Stopping, Killed),
+                vec![pod(Failed, true, true)],
+                Step::Stay,
+            ),
         ];
         for (name, process, pods, expected) in cases {
             assert_eq!(judge(&process, &pods), expected, "{name}");
@@ -232,8 +311,20 @@ mod tests {
 
     #[test]
     fn a_task_whose_pod_somebody_deleted_has_failed() {
-        let seen = judge(&process(ProcessKind::Task, Lifecycle::Created, ProcessState::Running), &[pod(ProcessState::Running, false, true)]);
-        assert!(matches!(seen, Step::Show(Lifecycle::Created, Verdict { reason: Some(reason::DELETED_BY_OTHER), .. })));
+        let seen = judge(
+            &process(ProcessKind::Task, Lifecycle::Created, ProcessState::Running),
+            &[pod(ProcessState::Running, false, true)],
+        );
+        assert!(matches!(
+            seen,
+            Step::Show(
+                Lifecycle::Created,
+                Verdict {
+                    reason: Some(reason::DELETED_BY_OTHER),
+                    ..
+                }
+            )
+        ));
     }
 
     #[test]
@@ -249,12 +340,27 @@ mod tests {
 
     #[test]
     fn a_timeout_is_the_verdict_even_where_only_the_log_shows_the_end() {
-        let stopping = Verdict { reason: Some(reason::DEADLINE_EXCEEDED), ..Verdict::plain(ProcessState::Stopping) };
-        let failed = Verdict { state: ProcessState::Failed, ..stopping.clone() };
-        let pod = |ended, gone| KnownPod { verdict: stopping.clone(), ..pod(ProcessState::Stopping, ended, gone) };
+        let stopping = Verdict {
+            reason: Some(reason::DEADLINE_EXCEEDED),
+            ..Verdict::plain(ProcessState::Stopping)
+        };
+        let failed = Verdict {
+            state: ProcessState::Failed,
+            ..stopping.clone()
+        };
+        let pod = |ended, gone| KnownPod {
+            verdict: stopping.clone(),
+            ..pod(ProcessState::Stopping, ended, gone)
+        };
         let running = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Stopping);
-        assert_eq!(judge(&running, &[pod(false, false)]), Step::Show(Lifecycle::Created, stopping.clone()));
-        assert_eq!(judge(&running, &[pod(true, false)]), Step::Show(Lifecycle::Created, failed.clone()));
+        assert_eq!(
+            judge(&running, &[pod(false, false)]),
+            Step::Show(Lifecycle::Created, stopping.clone())
+        );
+        assert_eq!(
+            judge(&running, &[pod(true, false)]),
+            Step::Show(Lifecycle::Created, failed.clone())
+        );
         let ended = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Failed);
         assert_eq!(judge(&ended, &[pod(true, true)]), Step::Show(Lifecycle::Gone, failed));
     }

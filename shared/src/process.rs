@@ -78,7 +78,12 @@ pub struct Resources {
 
 impl Default for Resources {
     fn default() -> Self {
-        Self { cpu_request: "10m".into(), cpu: "1".into(), memory: "256Mi".into(), ephemeral_storage: "1Gi".into() }
+        Self {
+            cpu_request: "10m".into(),
+            cpu: "1".into(),
+            memory: "256Mi".into(),
+            ephemeral_storage: "1Gi".into(),
+        }
     }
 }
 
@@ -90,8 +95,16 @@ impl Resources {
             ("memory", &self.memory, false),
             ("ephemeral_storage", &self.ephemeral_storage, false),
         ] {
-            let remedy = if cpu { "write cores or thousandths: `2`, `500m`" } else { "write bytes with Mi or Gi: `256Mi`, `2Gi`" };
-            let parsed = if cpu { cpu_millis(value) } else { storage_mebibytes(value) };
+            let remedy = if cpu {
+                "write cores or thousandths: `2`, `500m`"
+            } else {
+                "write bytes with Mi or Gi: `256Mi`, `2Gi`"
+            };
+            let parsed = if cpu {
+                cpu_millis(value)
+            } else {
+                storage_mebibytes(value)
+            };
             let shown: String = value.chars().take(30).collect();
             checker.check(
                 parsed.is_some_and(|amount| amount > 0),
@@ -124,7 +137,12 @@ fn storage_mebibytes(text: &str) -> Option<u32> {
 }
 
 pub(crate) fn check_env(checker: &mut Checker, path: &str, env: &[EnvVar]) {
-    checker.check(env.len() <= 200, path, format!("{} variables are too many", env.len()), "send at most 200");
+    checker.check(
+        env.len() <= 200,
+        path,
+        format!("{} variables are too many", env.len()),
+        "send at most 200",
+    );
     for (index, variable) in env.iter().take(200).enumerate() {
         let shown: String = variable.name.chars().take(60).collect();
         checker.check(
@@ -152,7 +170,14 @@ fn is_env_name(name: &str) -> bool {
 impl ProcessSpec {
     /// A process of `kind` with every default.
     pub fn new(kind: ProcessKind) -> Self {
-        Self { kind, env: Vec::new(), args: Vec::new(), resources: None, timeout_seconds: None, retries: 0 }
+        Self {
+            kind,
+            env: Vec::new(),
+            args: Vec::new(),
+            resources: None,
+            timeout_seconds: None,
+            retries: 0,
+        }
     }
 
     /// Checks everything that can be checked without asking anybody.
@@ -171,7 +196,12 @@ impl ProcessSpec {
             "they are more than 200 or longer than 32 KiB",
             "pass large input in a file of the source",
         );
-        checker.check(!self.args.iter().any(|arg| arg.contains('\0')), "args", "one holds a NUL", "remove it");
+        checker.check(
+            !self.args.iter().any(|arg| arg.contains('\0')),
+            "args",
+            "one holds a NUL",
+            "remove it",
+        );
         if self.kind == ProcessKind::Service {
             checker.check(
                 self.timeout_seconds.is_none(),
@@ -179,15 +209,26 @@ impl ProcessSpec {
                 "a service runs until it is killed",
                 "leave it out, or start a task",
             );
-            checker.check(self.retries == 0, "retries", "a service is restarted for ever", "leave it out, or start a task");
+            checker.check(
+                self.retries == 0,
+                "retries",
+                "a service is restarted for ever",
+                "leave it out, or start a task",
+            );
         }
         checker.check(
-            self.timeout_seconds.is_none_or(|seconds| (1..=604_800).contains(&seconds)),
+            self.timeout_seconds
+                .is_none_or(|seconds| (1..=604_800).contains(&seconds)),
             "timeout_seconds",
             "it is out of range",
             "choose 1 to 604800 seconds",
         );
-        checker.check((0..=10).contains(&self.retries), "retries", "it is out of range", "choose 0 to 10");
+        checker.check(
+            (0..=10).contains(&self.retries),
+            "retries",
+            "it is out of range",
+            "choose 0 to 10",
+        );
         checker.finish()
     }
 }
@@ -291,7 +332,13 @@ mod tests {
                 memory: memory.into(),
                 ..Resources::default()
             });
-            let fields: Vec<_> = spec.validate().err().unwrap_or_default().into_iter().map(|i| i.field).collect();
+            let fields: Vec<_> = spec
+                .validate()
+                .err()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|i| i.field)
+                .collect();
             assert_eq!(fields, refused, "{cpu_request} {cpu} {memory}");
         }
     }
@@ -300,8 +347,14 @@ mod tests {
     fn env_names_are_checked_by_position() {
         let mut spec = ProcessSpec::new(ProcessKind::Task);
         spec.env = vec![
-            EnvVar { name: "GOOD".into(), value: String::new() },
-            EnvVar { name: "1BAD".into(), value: "a\0".into() },
+            EnvVar {
+                name: "GOOD".into(),
+                value: String::new(),
+            },
+            EnvVar {
+                name: "1BAD".into(),
+                value: "a\0".into(),
+            },
         ];
         let fields: Vec<_> = spec.validate().unwrap_err().into_iter().map(|i| i.field).collect();
         assert_eq!(fields, ["env[1].name", "env[1].value"]);

@@ -38,11 +38,17 @@ pub(super) async fn run(stack: &Stack) {
     for round in 1..=ROUNDS {
         let (product, manifest) = product(stack).await;
         let bare = bare(stack, &manifest).await;
-        println!("creates per second, round {round}: octopus-manager {product:.0}, bare client {bare:.0}, ratio {:.2}", product / bare);
+        println!(
+            "creates per second, round {round}: octopus-manager {product:.0}, bare client {bare:.0}, ratio {:.2}",
+            product / bare
+        );
         ratios.push(product / bare);
     }
     ratios.sort_by(f64::total_cmp);
-    println!("creates: median ratio to the bare client {:.2} ({CREATES} pods a round, {PARALLEL} at a time)", ratios[ROUNDS / 2]);
+    println!(
+        "creates: median ratio to the bare client {:.2} ({CREATES} pods a round, {PARALLEL} at a time)",
+        ratios[ROUNDS / 2]
+    );
 }
 
 /// One command after another, each stored while the manager has nothing to do: what a caller waits for at best.
@@ -50,20 +56,32 @@ async fn latency(stack: &Stack, manager: &Program) {
     let mut stored = Vec::new();
     for _ in 0..SINGLE {
         let started = Instant::now();
-        let (_, answer) = stack.client.send(Method::POST, "/api/v1/functions/idle/processes", &unschedulable()).await;
+        let (_, answer) = stack
+            .client
+            .send(Method::POST, "/api/v1/functions/idle/processes", &unschedulable())
+            .await;
         let command = answer["id"].as_str().and_then(|id| id.parse().ok()).expect("a command");
         stack.client.ended(command, 30).await;
         stored.push(started.elapsed());
     }
     stored.sort_unstable();
-    let metrics = reqwest::get(format!("http://{}/metrics", manager.address)).await.expect("the manager answers");
+    let metrics = reqwest::get(format!("http://{}/metrics", manager.address))
+        .await
+        .expect("the manager answers");
     let metrics = metrics.text().await.expect("text");
     let sent = |share: &str| {
         let name = format!("octopus_create_request_wait_seconds{{quantile=\"{share}\"}} ");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&name)).expect("the manager measures it");
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .expect("the manager measures it");
         Duration::from_secs_f64(line.parse().expect("a number"))
     };
-    println!("insert -> create request sent: p50 {:.1?}, p99 {:.1?} ({SINGLE} starts, one after another)", sent("0.5"), sent("0.99"));
+    println!(
+        "insert -> create request sent: p50 {:.1?}, p99 {:.1?} ({SINGLE} starts, one after another)",
+        sent("0.5"),
+        sent("0.99")
+    );
     println!(
         "request -> created, as the caller's long poll sees it: p50 {:.1?}, p99 {:.1?}",
         quantile(&stored, 0.5),
@@ -88,18 +106,24 @@ async fn product(stack: &Stack) -> (f64, Pod) {
         .fetch_one(&stack.owner)
         .await
         .expect("Postgres answers");
-        (count >= i64::try_from(CREATES).unwrap_or(i64::MAX)).then_some(seconds).flatten()
+        (count >= i64::try_from(CREATES).unwrap_or(i64::MAX))
+            .then_some(seconds)
+            .flatten()
     })
     .await;
-    let manifest: serde_json::Value =
-        sqlx::query_scalar("select manifest -> 0 from process where manifest is not null order by created_at desc limit 1")
-            .fetch_one(&stack.owner)
-            .await
-            .expect("a manifest");
+    let manifest: serde_json::Value = sqlx::query_scalar(
+        "select manifest -> 0 from process where manifest is not null order by created_at desc limit 1",
+    )
+    .fetch_one(&stack.owner)
+    .await
+    .expect("a manifest");
     manager.kill().await;
     clear(stack).await;
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    (CREATES as f64 / seconds, serde_json::from_value(manifest).expect("a pod"))
+    (
+        CREATES as f64 / seconds,
+        serde_json::from_value(manifest).expect("a pod"),
+    )
 }
 
 /// The same objects, as fast as the client library can send them.
@@ -125,7 +149,15 @@ async fn bare(stack: &Stack, manifest: &Pod) -> f64 {
 /// Removes every pod, so that each round begins with an empty namespace.
 async fn clear(stack: &Stack) {
     let pods = stack.namespace.api::<Pod>();
-    let deletion = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    pods.delete_collection(&deletion, &ListParams::default()).await.expect("deleted");
-    until("the namespace to be empty", 60, async || stack.namespace.pods().await.is_empty().then_some(())).await;
+    let deletion = DeleteParams {
+        grace_period_seconds: Some(0),
+        ..DeleteParams::default()
+    };
+    pods.delete_collection(&deletion, &ListParams::default())
+        .await
+        .expect("deleted");
+    until("the namespace to be empty", 60, async || {
+        stack.namespace.pods().await.is_empty().then_some(())
+    })
+    .await;
 }

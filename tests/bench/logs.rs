@@ -26,7 +26,9 @@ pub(super) async fn run(stack: &Stack) {
         .client
         .follow(process, |line| {
             let printed: f64 = line.trim().parse().expect("a time");
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("a clock after 1970");
             waits.push(now.saturating_sub(Duration::from_secs_f64(printed)));
         })
         .await;

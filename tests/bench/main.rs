@@ -11,7 +11,10 @@ use octopus_tests::stack::Stack;
 
 #[tokio::main]
 async fn main() {
-    println!("machine: {} cores", std::thread::available_parallelism().map_or(0, usize::from));
+    println!(
+        "machine: {} cores",
+        std::thread::available_parallelism().map_or(0, usize::from)
+    );
     let stack = Stack::start("bench").await;
     create::run(&stack).await;
     logs::run(&stack).await;
@@ -19,7 +22,12 @@ async fn main() {
 
 /// The value below which a share of the sorted values lies.
 fn quantile(sorted: &[Duration], share: f64) -> Duration {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index"
+    )]
     let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
     sorted.get(index).copied().unwrap_or_default()
 }

@@ -46,7 +46,10 @@ async fn the_same_input_is_built_once() {
     let second = stack.client.build("hello", HELLO, json!({})).await;
     assert_eq!((&first["number"], &second["number"]), (&json!(1), &json!(2)));
     assert_eq!(first["image"]["digest"], second["image"]["digest"]);
-    let images: i64 = sqlx::query_scalar("select count(*) from image").fetch_one(&stack.owner).await.unwrap();
+    let images: i64 = sqlx::query_scalar("select count(*) from image")
+        .fetch_one(&stack.owner)
+        .await
+        .unwrap();
     assert_eq!(images, 1);
 }
 
@@ -57,17 +60,44 @@ async fn what_cannot_be_built_says_which_line_and_why() {
     let python = |line: &str| format!("import os\n\ndependencies = [\n    {line},\n]\n").into_bytes();
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("invalid-python", b"def broken(:\n".to_vec(), &["line 1"]),
-        ("bad-config", b"x = 1\nconfig_str = '''{\"device_map\": }'''\n".to_vec(), &["config_str"]),
-        ("no-such-package", python("\"pip install octopus-no-such-package-at-all==9.9.9\""), &["octopus-no-such-package-at-all"]),
-        ("system-package", python("\"apt-get update && apt-get install -y pandoc\""), &["line 4", "pandoc"]),
-        ("source-only", python("\"pip install fasttext==0.9.2\""), &["fasttext", "source distribution"]),
-        ("traversal", tar(&[("main.py", b"x = 1\n"), ("requirements.txt", b""), ("../../etc/passwd", b"x")]), &["../../etc/passwd"]),
+        (
+            "bad-config",
+            b"x = 1\nconfig_str = '''{\"device_map\": }'''\n".to_vec(),
+            &["config_str"],
+        ),
+        (
+            "no-such-package",
+            python("\"pip install octopus-no-such-package-at-all==9.9.9\""),
+            &["octopus-no-such-package-at-all"],
+        ),
+        (
+            "system-package",
+            python("\"apt-get update && apt-get install -y pandoc\""),
+            &["line 4", "pandoc"],
+        ),
+        (
+            "source-only",
+            python("\"pip install fasttext==0.9.2\""),
+            &["fasttext", "source distribution"],
+        ),
+        (
+            "traversal",
+            tar(&[
+                ("main.py", b"x = 1\n"),
+                ("requirements.txt", b""),
+                ("../../etc/passwd", b"x"),
+            ]),
+            &["../../etc/passwd"],
+        ),
         ("bomb", bomb(), &["unpacks to more than"]),
     ];
     let mut commands = Vec::new();
     for (name, source, words) in cases {
         let body = json!({ "spec": small(), "source_base64": base64(&source) });
-        let (status, answer) = stack.client.send(Method::PUT, &format!("/api/v1/functions/{name}"), &body).await;
+        let (status, answer) = stack
+            .client
+            .send(Method::PUT, &format!("/api/v1/functions/{name}"), &body)
+            .await;
         assert_eq!(status, StatusCode::ACCEPTED, "{name}: {answer}");
         let path = format!("/api/v1/functions/{name}/processes");
         let (status, started) = stack.client.send(Method::POST, &path, &json!({"kind": "task"})).await;
@@ -90,7 +120,11 @@ async fn what_cannot_be_built_says_which_line_and_why() {
         if let Some(started) = started {
             let process = stack.client.shows(started, "lifecycle", "gone", 30).await;
             let why = (&process["state"], &process["reason"]);
-            assert_eq!(why, (&json!("failed"), &json!("image_build_failed")), "{name}: {process}");
+            assert_eq!(
+                why,
+                (&json!("failed"), &json!("image_build_failed")),
+                "{name}: {process}"
+            );
         }
         let function = stack.client.get(&format!("/api/v1/functions/{name}")).await;
         assert_eq!(function["revisions"][0]["build_state"], "failed", "{name}");
@@ -101,18 +135,36 @@ async fn what_cannot_be_built_says_which_line_and_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_at_the_border() {
     let stack = Stack::start("border").await;
-    let (status, problem) = stack.client.with_token("nobody's".into()).send(Method::GET, "/api/v1/functions", &Value::Null).await;
+    let (status, problem) = stack
+        .client
+        .with_token("nobody's".into())
+        .send(Method::GET, "/api/v1/functions", &Value::Null)
+        .await;
     assert_eq!((status, &problem["status"]), (StatusCode::UNAUTHORIZED, &json!(401)));
     let viewer = stack.client.with_token(stack.token("viewer").await);
     let body = json!({ "source": WORK });
     let (status, problem) = viewer.send(Method::PUT, "/api/v1/functions/work", &body).await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{problem}");
-    let (status, problem) = stack.client.send(Method::PUT, "/api/v1/functions/No_Kubernetes_Name", &body).await;
-    assert_eq!((status, &problem["errors"][0]["field"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("name")), "{problem}");
+    let (status, problem) = stack
+        .client
+        .send(Method::PUT, "/api/v1/functions/No_Kubernetes_Name", &body)
+        .await;
+    assert_eq!(
+        (status, &problem["errors"][0]["field"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("name")),
+        "{problem}"
+    );
     let large = json!({ "source": "#".repeat(10 << 20) });
     let (status, problem) = stack.client.send(Method::PUT, "/api/v1/functions/large", &large).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{problem}");
-    let (status, problem) = stack.client.send(Method::POST, "/api/v1/functions/unknown/processes", &json!({"kind": "task"})).await;
+    let (status, problem) = stack
+        .client
+        .send(
+            Method::POST,
+            "/api/v1/functions/unknown/processes",
+            &json!({"kind": "task"}),
+        )
+        .await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{problem}");
     let rows: i64 = sqlx::query_scalar("select (select count(*) from command) + (select count(*) from bundle)")
         .fetch_one(&stack.owner)

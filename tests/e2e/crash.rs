@@ -32,7 +32,10 @@ async fn a_manager_killed_during_fifty_starts_leaves_nothing_twice_and_nothing_o
         assert_eq!(runs(&stack, process).await, (1, 1), "killed after {moment:?}: {gone}");
         let stream = &gone["log_streams"][0];
         if stream["seal"] == "complete" {
-            assert!(stack.client.log(process).await == expected.as_bytes(), "killed after {moment:?}: log of {process}");
+            assert!(
+                stack.client.log(process).await == expected.as_bytes(),
+                "killed after {moment:?}: log of {process}"
+            );
         } else {
             assert!(stream["gaps"].as_array().is_some_and(|gaps| !gaps.is_empty()), "{gone}");
         }

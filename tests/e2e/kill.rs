@@ -12,7 +12,10 @@ async fn a_kill_takes_effect_when_the_manager_is_back() {
     stack.client.build("work", WORK, small()).await;
     let process = stack.client.start("work", task(&["say", "ran", "sleep", "600"])).await;
     stack.client.shows(process, "state", "running", 60).await;
-    assert!(manager.terminate().await, "a manager that is told to end does so cleanly");
+    assert!(
+        manager.terminate().await,
+        "a manager that is told to end does so cleanly"
+    );
 
     let kill = stack.client.kill(process, json!({})).await;
     let waiting = stack.client.get(&format!("/api/v1/commands/{kill}")).await;
@@ -22,7 +25,11 @@ async fn a_kill_takes_effect_when_the_manager_is_back() {
     let _next = stack.manager().await;
     assert_eq!(stack.client.ended(kill, 60).await["state"], "succeeded");
     let gone = stack.client.process(process).await;
-    assert_eq!((&gone["lifecycle"], &gone["state"]), (&json!("gone"), &json!("killed")), "{gone}");
+    assert_eq!(
+        (&gone["lifecycle"], &gone["state"]),
+        (&json!("gone"), &json!("killed")),
+        "{gone}"
+    );
     assert_eq!(stack.client.log(process).await, b"ran\n");
     assert!(stack.namespace.pods().await.is_empty());
 }
@@ -42,7 +49,11 @@ async fn a_kill_before_the_creation_prevents_it() {
         assert_eq!(stack.client.ended(command, 60).await["state"], "succeeded");
     }
     let gone = stack.client.process(process).await;
-    assert_eq!((&gone["lifecycle"], &gone["state"]), (&json!("gone"), &json!("killed")), "{gone}");
+    assert_eq!(
+        (&gone["lifecycle"], &gone["state"]),
+        (&json!("gone"), &json!("killed")),
+        "{gone}"
+    );
     assert!(gone["pods"].as_array().unwrap().is_empty(), "{gone}");
     assert!(stack.namespace.pods().await.is_empty());
 }
@@ -54,7 +65,14 @@ async fn deleting_a_function_ends_its_processes() {
     stack.client.build("work", WORK, small()).await;
     let process = stack.client.start("work", task(&["sleep", "600"])).await;
     stack.client.shows(process, "state", "running", 60).await;
-    let (status, command) = stack.client.send(reqwest::Method::DELETE, "/api/v1/functions/work", &serde_json::Value::Null).await;
+    let (status, command) = stack
+        .client
+        .send(
+            reqwest::Method::DELETE,
+            "/api/v1/functions/work",
+            &serde_json::Value::Null,
+        )
+        .await;
     assert_eq!(status, 202, "{command}");
     let command = command["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(stack.client.ended(command, 60).await["state"], "succeeded");

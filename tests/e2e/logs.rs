@@ -23,7 +23,14 @@ async fn twenty_tasks_print_a_thousand_lines_each() {
         let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
         assert_eq!(gone["state"], "succeeded", "{gone}");
         let stream = &gone["log_streams"][0];
-        assert_eq!((&stream["seal"], &stream["lines"]), (&json!("complete"), &json!(1000)), "{gone}");
-        assert!(stack.client.log(process).await == expected.as_bytes(), "the log of {process} is not what was printed");
+        assert_eq!(
+            (&stream["seal"], &stream["lines"]),
+            (&json!("complete"), &json!(1000)),
+            "{gone}"
+        );
+        assert!(
+            stack.client.log(process).await == expected.as_bytes(),
+            "the log of {process} is not what was printed"
+        );
     }
 }

@@ -11,7 +11,9 @@ use crate::functions::{WORK, small, task};
 
 /// How often each process ran: pods that were ever seen, in the rows and in the log.
 pub(crate) async fn runs(stack: &Stack, process: Uuid) -> (usize, usize) {
-    let pods = stack.client.process(process).await["pods"].as_array().map_or(0, Vec::len);
+    let pods = stack.client.process(process).await["pods"]
+        .as_array()
+        .map_or(0, Vec::len);
     let log = String::from_utf8_lossy(&stack.client.log(process).await).into_owned();
     (pods, log.matches("ran\n").count())
 }
@@ -30,7 +32,11 @@ async fn two_managers_run_each_of_two_hundred_tasks_once() {
         assert_eq!(gone["state"], "succeeded", "{gone}");
         assert_eq!(runs(&stack, process).await, (1, 1), "{gone}");
     }
-    let both = sqlx_count(&stack, "select count(*) from manager where lease_until > now() and stopped_at is null").await;
+    let both = sqlx_count(
+        &stack,
+        "select count(*) from manager where lease_until > now() and stopped_at is null",
+    )
+    .await;
     assert_eq!(both, 2, "both managers lived to the end");
     assert!(stack.namespace.pods().await.is_empty());
 }
@@ -41,8 +47,14 @@ async fn sqlx_count(stack: &Stack, query: &'static str) -> i64 {
 
 async fn delete_pod_of_running(stack: &Stack, process: Uuid) {
     stack.client.shows(process, "state", "running", 60).await;
-    let name = stack.client.process(process).await["pods"][0]["name"].as_str().unwrap().to_owned();
-    let deletion = DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() };
+    let name = stack.client.process(process).await["pods"][0]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let deletion = DeleteParams {
+        grace_period_seconds: Some(1),
+        ..DeleteParams::default()
+    };
     stack.namespace.api::<Pod>().delete(&name, &deletion).await.unwrap();
 }
 
@@ -59,7 +71,11 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
     delete_pod_of_running(&stack, twice).await;
 
     let gone = stack.client.shows(once, "lifecycle", "gone", 60).await;
-    assert_eq!((&gone["state"], &gone["attempt"]), (&json!("failed"), &json!(1)), "{gone}");
+    assert_eq!(
+        (&gone["state"], &gone["attempt"]),
+        (&json!("failed"), &json!(1)),
+        "{gone}"
+    );
     assert_eq!(gone["pods"].as_array().unwrap().len(), 1);
 
     let again = until("the second attempt to run", 60, async || {

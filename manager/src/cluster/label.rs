@@ -74,7 +74,11 @@ pub fn kind_of(metadata: &ObjectMeta) -> Option<&str> {
 
 /// Whether an object is of this installation.
 pub fn is_ours(metadata: &ObjectMeta, installation: Uuid) -> bool {
-    metadata.labels.as_ref().and_then(|labels| labels.get(INSTALLATION)).is_some_and(|id| *id == installation.to_string())
+    metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(INSTALLATION))
+        .is_some_and(|id| *id == installation.to_string())
 }
 
 /// The hash for [`SPEC_HASH`], over an object's JSON without that annotation.

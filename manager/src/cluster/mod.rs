@@ -10,9 +10,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service};
-use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Resource};
@@ -53,9 +53,10 @@ pub enum ClusterError {
 impl From<kube::Error> for ClusterError {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
-                Self::Refused { code: status.code, message: status.message }
-            }
+            kube::Error::Api(status) if status.code < 500 && status.code != 429 => Self::Refused {
+                code: status.code,
+                message: status.message,
+            },
             kube::Error::Api(status) => Self::Away(format!("{} {}", status.code, status.message)),
             other => Self::Away(other.to_string()),
         }
@@ -83,7 +84,11 @@ impl Cluster {
     ///
     /// # Errors
     /// When either is not there yet.
-    pub async fn connect(config: &Config, installation: Uuid, installed_at: DateTime<Utc>) -> Result<Self, ClusterError> {
+    pub async fn connect(
+        config: &Config,
+        installation: Uuid,
+        installed_at: DateTime<Utc>,
+    ) -> Result<Self, ClusterError> {
         let unusable = |error: &dyn std::fmt::Display| {
             ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
         };
@@ -104,7 +109,14 @@ impl Cluster {
             // An older API server would drop the field and run the pod as if it had not been asked for.
             user_namespaces: config.user_namespaces && minor >= 30,
         };
-        Ok(Self { client, namespace: config.namespace.clone(), version: version.git_version, minor, around, installed_at })
+        Ok(Self {
+            client,
+            namespace: config.namespace.clone(),
+            version: version.git_version,
+            minor,
+            around,
+            installed_at,
+        })
     }
 
     /// Objects of one kind in the function namespace.
@@ -143,7 +155,8 @@ impl Cluster {
     {
         let name = wanted.meta().name.clone().unwrap_or_default();
         let found = limited(self.api::<K>().get_opt(&name)).await?;
-        let found = found.ok_or_else(|| ClusterError::Away(format!("{name} exists and does not: it is being deleted")))?;
+        let found =
+            found.ok_or_else(|| ClusterError::Away(format!("{name} exists and does not: it is being deleted")))?;
         if found.meta().deletion_timestamp.is_some() {
             return Err(ClusterError::Away(format!("{name} is being deleted")));
         }
@@ -152,7 +165,13 @@ impl Cluster {
             return Err(ClusterError::NameTaken(name));
         }
         // A process never changes what it asks for: another hash means that our template or settings did meanwhile.
-        let hash = |object: &K| object.meta().annotations.as_ref().and_then(|all| all.get(label::SPEC_HASH).cloned());
+        let hash = |object: &K| {
+            object
+                .meta()
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(label::SPEC_HASH).cloned())
+        };
         if hash(&found) != hash(wanted) {
             tracing::warn!(object.name = %name, "adopted as an earlier release or other settings had made it");
         }
@@ -203,7 +222,10 @@ impl Cluster {
                 Deletion::Within(seconds) => Some(seconds),
             },
             propagation_policy: (deletion == Deletion::Orphaning).then_some(PropagationPolicy::Orphan),
-            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         match limited(self.api::<K>().delete(name, &parameters)).await {
@@ -227,7 +249,12 @@ impl Cluster {
             },
             "spec": { "activeDeadlineSeconds": 1 },
         });
-        match limited(self.api::<Pod>().patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+        match limited(
+            self.api::<Pod>()
+                .patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+        )
+        .await
+        {
             Ok(_) | Err(ClusterError::Refused { code: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -289,7 +316,10 @@ async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Resul
     let started = std::time::Instant::now();
     let answer = match tokio::time::timeout(CALL_LIMIT, call).await {
         Ok(answer) => answer.map_err(ClusterError::from),
-        Err(_) => Err(ClusterError::Away(format!("no answer within {} s", CALL_LIMIT.as_secs()))),
+        Err(_) => Err(ClusterError::Away(format!(
+            "no answer within {} s",
+            CALL_LIMIT.as_secs()
+        ))),
     };
     let ending = match &answer {
         Ok(_) => "ok",

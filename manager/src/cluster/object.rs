@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Pod, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, Service, ServicePort, ServiceSpec,
-    TCPSocketAction, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Pod,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+    Service, ServicePort, ServiceSpec, TCPSocketAction, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -37,7 +37,11 @@ pub struct Surroundings {
 }
 
 /// The Service and the Deployment of a process of kind `service`.
-pub fn service(around: &Surroundings, process: &ProcessRow, image: &str) -> Result<(Service, Deployment), serde_json::Error> {
+pub fn service(
+    around: &Surroundings,
+    process: &ProcessRow,
+    image: &str,
+) -> Result<(Service, Deployment), serde_json::Error> {
     let selector: BTreeMap<_, _> = [(label::PROCESS.to_owned(), process.id.to_string())].into();
     let service = Service {
         metadata: metadata(around, process, process.name.clone()),
@@ -58,7 +62,10 @@ pub fn service(around: &Surroundings, process: &ProcessRow, image: &str) -> Resu
         spec: Some(DeploymentSpec {
             replicas: Some(1),
             revision_history_limit: Some(1),
-            selector: LabelSelector { match_labels: Some(selector), ..LabelSelector::default() },
+            selector: LabelSelector {
+                match_labels: Some(selector),
+                ..LabelSelector::default()
+            },
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".into()),
                 rolling_update: Some(RollingUpdateDeployment {
@@ -67,7 +74,10 @@ pub fn service(around: &Surroundings, process: &ProcessRow, image: &str) -> Resu
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(pod_labels(around, process)), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels(around, process)),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod_spec(around, process, image, true)),
             },
             ..DeploymentSpec::default()
@@ -82,7 +92,10 @@ pub fn task(around: &Surroundings, process: &ProcessRow, image: &str) -> Result<
     let mut labels = pod_labels(around, process);
     labels.insert(label::ATTEMPT.into(), process.attempt.to_string());
     let name = format!("{}-{}", process.name, process.attempt);
-    let metadata = ObjectMeta { labels: Some(labels), ..metadata(around, process, name) };
+    let metadata = ObjectMeta {
+        labels: Some(labels),
+        ..metadata(around, process, name)
+    };
     hashed(Pod {
         metadata,
         spec: Some(PodSpec {
@@ -96,11 +109,18 @@ pub fn task(around: &Surroundings, process: &ProcessRow, image: &str) -> Result<
 
 /// URL at which a service is called from inside its cluster.
 pub fn endpoint(process: &ProcessRow, namespace: &str) -> String {
-    format!("http://{}.{namespace}.svc.cluster.local:{}", process.name, process.function_spec.port)
+    format!(
+        "http://{}.{namespace}.svc.cluster.local:{}",
+        process.name, process.function_spec.port
+    )
 }
 
 fn metadata(around: &Surroundings, process: &ProcessRow, name: String) -> ObjectMeta {
-    ObjectMeta { name: Some(name), labels: Some(label::labels(around.installation, process)), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: Some(name),
+        labels: Some(label::labels(around.installation, process)),
+        ..ObjectMeta::default()
+    }
 }
 
 fn pod_labels(around: &Surroundings, process: &ProcessRow) -> BTreeMap<String, String> {
@@ -117,14 +137,20 @@ fn pod_spec(around: &Surroundings, process: &ProcessRow, image: &str, answers: b
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         host_users: around.user_namespaces.then_some(false),
-        image_pull_secrets: around.pull_secret.as_ref().map(|name| vec![LocalObjectReference { name: name.clone() }]),
+        image_pull_secrets: around
+            .pull_secret
+            .as_ref()
+            .map(|name| vec![LocalObjectReference { name: name.clone() }]),
         runtime_class_name: around.runtime_class.clone(),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(NOBODY),
             run_as_group: Some(NOBODY),
             fs_group: Some(NOBODY),
-            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                ..SeccompProfile::default()
+            }),
             ..PodSecurityContext::default()
         }),
         termination_grace_period_seconds: Some(process.function_spec.stop_grace_seconds.into()),
@@ -151,11 +177,18 @@ fn container(process: &ProcessRow, image: &str, answers: bool) -> Container {
         args: Some(process.spec.args.clone()).filter(|args| !args.is_empty()),
         env: Some(environment(process)),
         ports: answers.then(|| {
-            vec![ContainerPort { name: Some("http".into()), container_port: port, ..ContainerPort::default() }]
+            vec![ContainerPort {
+                name: Some("http".into()),
+                container_port: port,
+                ..ContainerPort::default()
+            }]
         }),
         // TCP, not HTTP: a health route is optional in a function's file.
         readiness_probe: answers.then(|| Probe {
-            tcp_socket: Some(TCPSocketAction { port: IntOrString::String("http".into()), ..TCPSocketAction::default() }),
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String("http".into()),
+                ..TCPSocketAction::default()
+            }),
             period_seconds: Some(2),
             timeout_seconds: Some(2),
             failure_threshold: Some(5),
@@ -164,7 +197,10 @@ fn container(process: &ProcessRow, image: &str, answers: bool) -> Container {
         resources: Some(requirements(process)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Capabilities::default() }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                ..Capabilities::default()
+            }),
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
@@ -181,22 +217,36 @@ fn container(process: &ProcessRow, image: &str, answers: bool) -> Container {
 fn environment(process: &ProcessRow) -> Vec<EnvVar> {
     let given = [("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("XDG_CACHE_HOME", "/tmp/.cache")];
     let declared = process.function_spec.env.iter().chain(&process.spec.env);
-    let merged: BTreeMap<&str, &str> =
-        given.into_iter().chain(declared.map(|variable| (variable.name.as_str(), variable.value.as_str()))).collect();
+    let merged: BTreeMap<&str, &str> = given
+        .into_iter()
+        .chain(declared.map(|variable| (variable.name.as_str(), variable.value.as_str())))
+        .collect();
     merged
         .into_iter()
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() })
+        .map(|(name, value)| EnvVar {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            ..EnvVar::default()
+        })
         .collect()
 }
 
 fn resources(process: &ProcessRow) -> &octopus_shared::process::Resources {
-    process.spec.resources.as_ref().unwrap_or(&process.function_spec.resources)
+    process
+        .spec
+        .resources
+        .as_ref()
+        .unwrap_or(&process.function_spec.resources)
 }
 
 fn requirements(process: &ProcessRow) -> ResourceRequirements {
     let resources = resources(process);
     let quantities = |list: [(&str, &str); 3]| {
-        Some(list.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).collect())
+        Some(
+            list.into_iter()
+                .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
+                .collect(),
+        )
     };
     ResourceRequirements {
         limits: quantities([
@@ -205,14 +255,22 @@ fn requirements(process: &ProcessRow) -> ResourceRequirements {
             ("ephemeral-storage", &resources.ephemeral_storage),
         ]),
         // Without a request of its own, scratch space would be reserved at its limit.
-        requests: quantities([("cpu", &resources.cpu_request), ("memory", &resources.memory), ("ephemeral-storage", "16Mi")]),
+        requests: quantities([
+            ("cpu", &resources.cpu_request),
+            ("memory", &resources.memory),
+            ("ephemeral-storage", "16Mi"),
+        ]),
         ..ResourceRequirements::default()
     }
 }
 
 fn hashed<K: kube::Resource + serde::Serialize>(mut object: K) -> Result<K, serde_json::Error> {
     let hash = label::spec_hash(&object)?;
-    object.meta_mut().annotations.get_or_insert_default().insert(label::SPEC_HASH.into(), hash);
+    object
+        .meta_mut()
+        .annotations
+        .get_or_insert_default()
+        .insert(label::SPEC_HASH.into(), hash);
     Ok(object)
 }
 
@@ -224,7 +282,12 @@ mod tests {
     use super::*;
 
     fn around() -> Surroundings {
-        Surroundings { installation: Uuid::nil(), pull_secret: None, runtime_class: None, user_namespaces: false }
+        Surroundings {
+            installation: Uuid::nil(),
+            pull_secret: None,
+            runtime_class: None,
+            user_namespaces: false,
+        }
     }
 
     fn process(kind: ProcessKind) -> ProcessRow {
@@ -234,10 +297,19 @@ mod tests {
             function: "hello".into(),
             revision: 3,
             function_spec: FunctionSpec {
-                env: vec![EnvVar { name: "MODE".into(), value: "function".into() }],
+                env: vec![EnvVar {
+                    name: "MODE".into(),
+                    value: "function".into(),
+                }],
                 ..FunctionSpec::default()
             },
-            spec: ProcessSpec { env: vec![EnvVar { name: "MODE".into(), value: "process".into() }], ..ProcessSpec::new(kind) },
+            spec: ProcessSpec {
+                env: vec![EnvVar {
+                    name: "MODE".into(),
+                    value: "process".into(),
+                }],
+                ..ProcessSpec::new(kind)
+            },
             killed: false,
             kill_grace_seconds: None,
             kill_force: false,
@@ -250,7 +322,8 @@ mod tests {
 
     #[test]
     fn a_service() {
-        let (service, deployment) = service(&around(), &process(ProcessKind::Service), "registry/functions@sha256:0").unwrap();
+        let (service, deployment) =
+            service(&around(), &process(ProcessKind::Service), "registry/functions@sha256:0").unwrap();
         insta::assert_yaml_snapshot!("service", service);
         insta::assert_yaml_snapshot!("deployment", deployment);
     }

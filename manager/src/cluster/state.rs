@@ -24,7 +24,10 @@ pub fn fold(pod: &Pod, gone: bool) -> Option<PodObservation> {
         name: metadata.name.clone()?,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         verdict: verdict(pod, &phase),
-        restart_count: containers.iter().find(|c| c.name == CONTAINER).map_or(0, |c| c.restart_count),
+        restart_count: containers
+            .iter()
+            .find(|c| c.name == CONTAINER)
+            .map_or(0, |c| c.restart_count),
         // A phase may be final before its containers are: old kubelets set it when they begin to end them.
         ended: finished && !containers.iter().any(|c| c.state == "running"),
         containers,
@@ -45,7 +48,10 @@ fn container(status: &Status) -> ContainerStatus {
     let state = status.state.clone().unwrap_or_default();
     let (name, reason) = match &state {
         ContainerState { running: Some(_), .. } => ("running", None),
-        ContainerState { terminated: Some(terminated), .. } => ("terminated", terminated.reason.clone()),
+        ContainerState {
+            terminated: Some(terminated),
+            ..
+        } => ("terminated", terminated.reason.clone()),
         ContainerState { waiting, .. } => ("waiting", waiting.as_ref().and_then(|waiting| waiting.reason.clone())),
     };
     let terminated = state.terminated.as_ref();
@@ -57,8 +63,14 @@ fn container(status: &Status) -> ContainerStatus {
         state: name.into(),
         reason,
         exit_code: terminated.and_then(exit_code),
-        started_at: started.or(terminated.and_then(|t| t.started_at.as_ref())).map(utc).filter(|at| at.timestamp() > 0),
-        finished_at: terminated.and_then(|t| t.finished_at.as_ref()).map(utc).filter(|at| at.timestamp() > 0),
+        started_at: started
+            .or(terminated.and_then(|t| t.started_at.as_ref()))
+            .map(utc)
+            .filter(|at| at.timestamp() > 0),
+        finished_at: terminated
+            .and_then(|t| t.finished_at.as_ref())
+            .map(utc)
+            .filter(|at| at.timestamp() > 0),
     }
 }
 
@@ -69,15 +81,26 @@ fn exit_code(terminated: &ContainerStateTerminated) -> Option<i32> {
 
 fn verdict(pod: &Pod, phase: &str) -> Verdict {
     let status = pod.status.clone().unwrap_or_default();
-    let function = status.container_statuses.iter().flatten().find(|status| status.name == CONTAINER);
+    let function = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|status| status.name == CONTAINER);
     let state = function.and_then(|function| function.state.clone()).unwrap_or_default();
     let words = |message: &Option<String>| message.clone().unwrap_or_default();
     match (phase, status.reason.as_deref()) {
-        ("Succeeded", _) => Verdict { exit_code: Some(0), ..Verdict::plain(ProcessState::Succeeded) },
+        ("Succeeded", _) => Verdict {
+            exit_code: Some(0),
+            ..Verdict::plain(ProcessState::Succeeded)
+        },
         (_, Some("Evicted")) => Verdict::because(ProcessState::Failed, reason::EVICTED, words(&status.message)),
         (_, Some("NodeLost")) => Verdict::because(ProcessState::Failing, reason::NODE_LOST, words(&status.message)),
         ("Failed", Some("DeadlineExceeded")) => Verdict {
-            state: if state.running.is_some() { ProcessState::Stopping } else { ProcessState::Failed },
+            state: if state.running.is_some() {
+                ProcessState::Stopping
+            } else {
+                ProcessState::Failed
+            },
             reason: Some(reason::DEADLINE_EXCEEDED),
             message: Some("it ran longer than its timeout and was ended".into()),
             exit_code: state.terminated.as_ref().and_then(exit_code),
@@ -94,7 +117,9 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
 fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         let mut verdict = waits(waiting.reason.as_deref(), waiting.message.as_deref());
-        let last = function.and_then(|function| function.last_state.as_ref()).and_then(|last| last.terminated.as_ref());
+        let last = function
+            .and_then(|function| function.last_state.as_ref())
+            .and_then(|last| last.terminated.as_ref());
         if let (Some(reason::CRASH_LOOP), Some(last)) = (verdict.reason, last) {
             let why = ended(last);
             verdict.exit_code = why.exit_code;
@@ -103,15 +128,26 @@ fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, st
         return verdict;
     }
     if let Some(terminated) = &state.terminated {
-        return Verdict { state: ProcessState::Failing, ..ended(terminated) };
+        return Verdict {
+            state: ProcessState::Failing,
+            ..ended(terminated)
+        };
     }
     if kind == Some(ProcessKind::Task.as_str()) {
         // Without a probe Kubernetes calls every running container ready; a task has nothing to be ready for.
         return Verdict::plain(ProcessState::Running);
     }
-    let ready = status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let answers = function.is_some_and(|function| function.ready);
-    Verdict::plain(if ready && answers { ProcessState::Ready } else { ProcessState::Running })
+    Verdict::plain(if ready && answers {
+        ProcessState::Ready
+    } else {
+        ProcessState::Running
+    })
 }
 
 fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
@@ -119,7 +155,9 @@ fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
         return waits(waiting.reason.as_deref(), waiting.message.as_deref());
     }
     let unscheduled = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable")
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
     });
     match unscheduled {
         Some(condition) => Verdict::because(
@@ -133,15 +171,20 @@ fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
 
 fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
     let because = |state, reason: Reason| Verdict::because(state, reason, message.unwrap_or_default());
-    let not_found = message.is_some_and(|message| message.contains("not found") || message.contains("manifest unknown"));
+    let not_found =
+        message.is_some_and(|message| message.contains("not found") || message.contains("manifest unknown"));
     match kubernetes {
-        Some("ImagePullBackOff" | "ErrImagePull") if not_found => because(ProcessState::Failing, reason::IMAGE_NOT_FOUND),
+        Some("ImagePullBackOff" | "ErrImagePull") if not_found => {
+            because(ProcessState::Failing, reason::IMAGE_NOT_FOUND)
+        }
         Some("ImagePullBackOff" | "ErrImagePull" | "RegistryUnavailable" | "ImageInspectError") => {
             because(ProcessState::Failing, reason::IMAGE_PULL_FAILED)
         }
         Some("InvalidImageName") => because(ProcessState::Failing, reason::INVALID_IMAGE_NAME),
         Some("CreateContainerConfigError") => because(ProcessState::Failing, reason::CONFIG_ERROR),
-        Some("CreateContainerError" | "RunContainerError" | "StartError") => because(ProcessState::Failing, reason::START_ERROR),
+        Some("CreateContainerError" | "RunContainerError" | "StartError") => {
+            because(ProcessState::Failing, reason::START_ERROR)
+        }
         Some("CrashLoopBackOff") => because(ProcessState::Failing, reason::CRASH_LOOP),
         _ => Verdict::plain(ProcessState::Starting),
     }
@@ -150,18 +193,31 @@ fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
 /// A container that has ended, whatever will become of its pod.
 fn ended(terminated: &ContainerStateTerminated) -> Verdict {
     let code = exit_code(terminated);
-    let signal = terminated.signal.filter(|signal| *signal > 0).or(code.filter(|code| *code > 128).map(|code| code - 128));
+    let signal = terminated
+        .signal
+        .filter(|signal| *signal > 0)
+        .or(code.filter(|code| *code > 128).map(|code| code - 128));
     let (reason, message) = match (terminated.reason.as_deref(), signal, code) {
         (Some("OOMKilled"), ..) => (reason::OOM_KILLED, "it used more memory than its limit".to_owned()),
         (Some("StartError" | "ContainerCannotRun"), ..) => {
             (reason::START_ERROR, terminated.message.clone().unwrap_or_default())
         }
         (_, Some(signal), _) => (reason::SIGNAL, format!("it was ended by signal {signal}")),
-        (_, None, Some(0)) => return Verdict { exit_code: Some(0), ..Verdict::plain(ProcessState::Succeeded) },
+        (_, None, Some(0)) => {
+            return Verdict {
+                exit_code: Some(0),
+                ..Verdict::plain(ProcessState::Succeeded)
+            };
+        }
         (_, None, Some(code)) => (reason::EXIT_CODE, format!("it ended with exit code {code}")),
         (_, None, None) => (reason::NODE_LOST, "the node does not know how it ended".to_owned()),
     };
-    Verdict { state: ProcessState::Failed, reason: Some(reason), message: Some(message), exit_code: code }
+    Verdict {
+        state: ProcessState::Failed,
+        reason: Some(reason),
+        message: Some(message),
+        exit_code: code,
+    }
 }
 
 #[cfg(test)]
@@ -199,27 +255,88 @@ mod tests {
             (json!({"phase": "Pending"}), Starting, None, None),
             (
                 json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]}),
-                Starting, Some("unschedulable"), None,
+                Starting,
+                Some("unschedulable"),
+                None,
             ),
             (with("Pending", waiting("ContainerCreating", "")), Starting, None, None),
-            (with("Pending", waiting("ErrImagePull", "manifest unknown")), Failing, Some("image_not_found"), None),
-            (with("Pending", waiting("ImagePullBackOff", "connection refused")), Failing, Some("image_pull_failed"), None),
-            (with("Pending", waiting("InvalidImageName", "")), Failing, Some("invalid_image_name"), None),
-            (with("Pending", waiting("CreateContainerConfigError", "secret")), Failing, Some("config_error"), None),
+            (
+                with("Pending", waiting("ErrImagePull", "manifest unknown")),
+                Failing,
+                Some("image_not_found"),
+                None,
+            ),
+            (
+                with("Pending", waiting("ImagePullBackOff", "connection refused")),
+                Failing,
+                Some("image_pull_failed"),
+                None,
+            ),
+            (
+                with("Pending", waiting("InvalidImageName", "")),
+                Failing,
+                Some("invalid_image_name"),
+                None,
+            ),
+            (
+                with("Pending", waiting("CreateContainerConfigError", "secret")),
+                Failing,
+                Some("config_error"),
+                None,
+            ),
             (with("Running", running()), Running, None, None),
-            (with("Running", waiting("CrashLoopBackOff", "")), Failing, Some("crash_loop"), None),
-            (with("Running", terminated(1, "Error")), Failing, Some("exit_code"), Some(1)),
+            (
+                with("Running", waiting("CrashLoopBackOff", "")),
+                Failing,
+                Some("crash_loop"),
+                None,
+            ),
+            (
+                with("Running", terminated(1, "Error")),
+                Failing,
+                Some("exit_code"),
+                Some(1),
+            ),
             (with("Succeeded", terminated(0, "Completed")), Succeeded, None, Some(0)),
-            (with("Failed", terminated(3, "Error")), Failed, Some("exit_code"), Some(3)),
-            (with("Failed", terminated(139, "Error")), Failed, Some("signal"), Some(139)),
-            (with("Failed", terminated(137, "OOMKilled")), Failed, Some("oom_killed"), Some(137)),
-            (with("Failed", terminated(137, "ContainerStatusUnknown")), Failed, Some("node_lost"), None),
-            (json!({"phase": "Failed", "reason": "Evicted", "message": "disk"}), Failed, Some("evicted"), None),
+            (
+                with("Failed", terminated(3, "Error")),
+                Failed,
+                Some("exit_code"),
+                Some(3),
+            ),
+            (
+                with("Failed", terminated(139, "Error")),
+                Failed,
+                Some("signal"),
+                Some(139),
+            ),
+            (
+                with("Failed", terminated(137, "OOMKilled")),
+                Failed,
+                Some("oom_killed"),
+                Some(137),
+            ),
+            (
+                with("Failed", terminated(137, "ContainerStatusUnknown")),
+                Failed,
+                Some("node_lost"),
+                None,
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted", "message": "disk"}),
+                Failed,
+                Some("evicted"),
+                None,
+            ),
             (deadline, Stopping, Some("deadline_exceeded"), None),
             (deadline_over, Failed, Some("deadline_exceeded"), Some(143)),
         ] {
             let seen = observe(status.clone()).verdict;
-            assert_eq!((seen.state, seen.reason.map(|reason| reason.id), seen.exit_code), (state, reason, exit_code), "{status}");
+            assert_eq!(
+                (seen.state, seen.reason.map(|reason| reason.id), seen.exit_code),
+                (state, reason, exit_code),
+                "{status}"
+            );
         }
     }
 

@@ -29,7 +29,10 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     }
     report::build_started(&context.pool, claim, revision).await?;
     let log = Log::default();
-    let source = Source { format: row.format, content: row.content };
+    let source = Source {
+        format: row.format,
+        content: row.content,
+    };
     match build(context, &source, &log).await {
         Ok((image, config)) => {
             log.line(&format!("image {}@{}", image.repository, image.digest));
@@ -41,7 +44,11 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             let (why, message, remedy) = (error.fault.as_str(), error.to_string(), error.remedy);
             log.line(&message);
             report::build_failed(&context.pool, claim, revision, (why, &message, &remedy), &log.text()).await?;
-            Ok(Ending::Done(Outcome::Failed { reason: why.into(), message, remedy }))
+            Ok(Ending::Done(Outcome::Failed {
+                reason: why.into(),
+                message,
+                remedy,
+            }))
         }
     }
 }
@@ -52,8 +59,14 @@ async fn build(
     log: &Log,
 ) -> Result<(BuiltImage, Option<serde_json::Value>), BuildError> {
     let plan = context.builder.plan(source).await?;
-    let config = plan.config.as_ref().and_then(|config| serde_json::to_value(config).ok());
-    let built = context.builder.build(&plan, &LayerRows(context.pool.clone()), log).await?;
+    let config = plan
+        .config
+        .as_ref()
+        .and_then(|config| serde_json::to_value(config).ok());
+    let built = context
+        .builder
+        .build(&plan, &LayerRows(context.pool.clone()), log)
+        .await?;
     let image = BuiltImage {
         input_hash: plan.input_hash.clone(),
         repository: built.repository,
@@ -73,7 +86,9 @@ impl Log {
     fn text(&self) -> String {
         let text = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let start = text.len().saturating_sub(MAX_LOG_BYTES);
-        let start = (start..text.len()).find(|index| text.is_char_boundary(*index)).unwrap_or(text.len());
+        let start = (start..text.len())
+            .find(|index| text.is_char_boundary(*index))
+            .unwrap_or(text.len());
         // Postgres' text has no NUL.
         text[start..].replace('\0', "\u{fffd}")
     }

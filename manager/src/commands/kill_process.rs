@@ -41,14 +41,19 @@ struct Wish {
 
 /// Decides from one look at one pod.
 fn decide(pod: &Pod, wish: Wish, now: DateTime<Utc>) -> Action {
-    let Some(seen) = state::fold(pod, false) else { return Action::Wait };
+    let Some(seen) = state::fold(pod, false) else {
+        return Action::Wait;
+    };
     if wish.force {
         return Action::Delete(Deletion::Within(0));
     }
     if pod.metadata.deletion_timestamp.is_some() {
         return Action::Wait;
     }
-    let started = seen.containers.iter().any(|container| container.started_at.is_some() || container.restart_count > 0);
+    let started = seen
+        .containers
+        .iter()
+        .any(|container| container.started_at.is_some() || container.restart_count > 0);
     if !started {
         return Action::Delete(Deletion::Graceful);
     }
@@ -58,7 +63,11 @@ fn decide(pod: &Pod, wish: Wish, now: DateTime<Utc>) -> Action {
         return Action::Delete(Deletion::Graceful);
     }
     let Some(since) = stopping_since(pod) else {
-        return if final_phase { Action::Wait } else { Action::LowerDeadline };
+        return if final_phase {
+            Action::Wait
+        } else {
+            Action::LowerDeadline
+        };
     };
     match wish.grace_seconds {
         // A kill may only shorten the pod's own grace; what was not read by then is a recorded gap.
@@ -113,9 +122,15 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
 
 fn last_verdict(process: &ProcessRow, end_seen: bool) -> Verdict {
     if process.lifecycle == Lifecycle::Requested {
-        Verdict { reason: Some(reason::KILLED_BEFORE_CREATION), ..Verdict::plain(ProcessState::Killed) }
+        Verdict {
+            reason: Some(reason::KILLED_BEFORE_CREATION),
+            ..Verdict::plain(ProcessState::Killed)
+        }
     } else if end_seen {
-        Verdict { reason: Some(reason::KILL_REQUESTED), ..Verdict::plain(ProcessState::Killed) }
+        Verdict {
+            reason: Some(reason::KILL_REQUESTED),
+            ..Verdict::plain(ProcessState::Killed)
+        }
     } else {
         Verdict::because(
             ProcessState::Unconfirmed,
@@ -151,7 +166,9 @@ where
         + std::fmt::Debug
         + serde::de::DeserializeOwned,
 {
-    let (Some(name), Some(uid)) = (&metadata.name, &metadata.uid) else { return Ok(()) };
+    let (Some(name), Some(uid)) = (&metadata.name, &metadata.uid) else {
+        return Ok(());
+    };
     if metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
@@ -160,7 +177,9 @@ where
 
 /// Does what is to be done with one pod. False: it was deleted before its end was seen.
 async fn end(context: &Context, process: &ProcessRow, pod: &Pod) -> Result<bool, Obstacle> {
-    let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { return Ok(true) };
+    let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else {
+        return Ok(true);
+    };
     let wish = Wish {
         grace_seconds: process.kill_grace_seconds,
         force: process.kill_force,
@@ -210,21 +229,81 @@ mod tests {
         let running = json!({"running": {"startedAt": "2026-01-02T03:04:05Z"}});
         let ended = json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-02T03:04:05Z"}});
         let long_ago = Some("2026-01-02T03:04:30Z");
-        let wish = Wish { grace_seconds: None, force: false, logs_open: true };
-        let sealed = Wish { logs_open: false, ..wish };
-        let hurried = Wish { grace_seconds: Some(5), ..wish };
+        let wish = Wish {
+            grace_seconds: None,
+            force: false,
+            logs_open: true,
+        };
+        let sealed = Wish {
+            logs_open: false,
+            ..wish
+        };
+        let hurried = Wish {
+            grace_seconds: Some(5),
+            ..wish
+        };
         let forced = Wish { force: true, ..wish };
         for (name, pod, wish, expected) in [
-            ("never started", pod("Pending", waiting.clone(), None), sealed, Action::Delete(Deletion::Graceful)),
-            ("running", pod("Running", running.clone(), None), wish, Action::LowerDeadline),
-            ("running within its own grace", pod("Running", running.clone(), long_ago), wish, Action::Wait),
-            ("running beyond the asked grace", pod("Failed", running.clone(), long_ago), hurried, Action::Delete(Deletion::Within(1))),
-            ("running within the asked grace", pod("Failed", running.clone(), Some("2026-01-02T03:04:57Z")), hurried, Action::Wait),
-            ("ended, log being read", pod("Failed", ended.clone(), long_ago), wish, Action::Wait),
-            ("ended by itself, log being read", pod("Succeeded", ended.clone(), None), wish, Action::Wait),
-            ("ended, log stored", pod("Failed", ended.clone(), long_ago), sealed, Action::Delete(Deletion::Graceful)),
-            ("end inferred, log stored", pod("Failed", running.clone(), long_ago), sealed, Action::Delete(Deletion::Graceful)),
-            ("by force", pod("Running", running, None), forced, Action::Delete(Deletion::Within(0))),
+            (
+                "never started",
+                pod("Pending", waiting.clone(), None),
+                sealed,
+                Action::Delete(Deletion::Graceful),
+            ),
+            (
+                "running",
+                pod("Running", running.clone(), None),
+                wish,
+                Action::LowerDeadline,
+            ),
+            (
+                "running within its own grace",
+                pod("Running", running.clone(), long_ago),
+                wish,
+                Action::Wait,
+            ),
+            (
+                "running beyond the asked grace",
+                pod("Failed", running.clone(), long_ago),
+                hurried,
+                Action::Delete(Deletion::Within(1)),
+            ),
+            (
+                "running within the asked grace",
+                pod("Failed", running.clone(), Some("2026-01-02T03:04:57Z")),
+                hurried,
+                Action::Wait,
+            ),
+            (
+                "ended, log being read",
+                pod("Failed", ended.clone(), long_ago),
+                wish,
+                Action::Wait,
+            ),
+            (
+                "ended by itself, log being read",
+                pod("Succeeded", ended.clone(), None),
+                wish,
+                Action::Wait,
+            ),
+            (
+                "ended, log stored",
+                pod("Failed", ended.clone(), long_ago),
+                sealed,
+                Action::Delete(Deletion::Graceful),
+            ),
+            (
+                "end inferred, log stored",
+                pod("Failed", running.clone(), long_ago),
+                sealed,
+                Action::Delete(Deletion::Graceful),
+            ),
+            (
+                "by force",
+                pod("Running", running, None),
+                forced,
+                Action::Delete(Deletion::Within(0)),
+            ),
         ] {
             assert_eq!(decide(&pod, wish, NOW.parse().unwrap()), expected, "{name}");
         }

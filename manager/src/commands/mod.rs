@@ -38,18 +38,32 @@ impl Ending {
 
     /// It cannot be carried out.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Done(Outcome::Failed { reason: reason.id.into(), message: message.into(), remedy: reason.remedy.into() })
+        Self::Done(Outcome::Failed {
+            reason: reason.id.into(),
+            message: message.into(),
+            remedy: reason.remedy.into(),
+        })
     }
 
     /// Something that may pass stands against it. The delay grows with the attempts.
     pub fn retry(claim: &Claim, why: impl std::fmt::Display) -> Self {
-        let seconds = 2_u64.saturating_pow(u32::try_from(claim.attempts).unwrap_or_default().min(5)).min(30);
-        Self::Later { delay: Duration::from_secs(seconds), failed: true, why: why.to_string() }
+        let seconds = 2_u64
+            .saturating_pow(u32::try_from(claim.attempts).unwrap_or_default().min(5))
+            .min(30);
+        Self::Later {
+            delay: Duration::from_secs(seconds),
+            failed: true,
+            why: why.to_string(),
+        }
     }
 
     /// Its time has not come.
     pub fn wait(delay: Duration, why: impl Into<String>) -> Self {
-        Self::Later { delay, failed: false, why: why.into() }
+        Self::Later {
+            delay,
+            failed: false,
+            why: why.into(),
+        }
     }
 
     /// For metrics.

@@ -33,18 +33,30 @@ fn decide(process: &ProcessRow, pod_seen: bool, pull: impl Fn(&str, &str) -> Str
     if process.killed || process.lifecycle > Lifecycle::Created {
         return Action::Cancel;
     }
-    let Some((repository, digest)) = &process.image else { return Action::WaitForImage };
+    let Some((repository, digest)) = &process.image else {
+        return Action::WaitForImage;
+    };
     let image = pull(repository, digest);
     // A task's pod that was ever seen has run: creating it again would run it twice.
-    if process.spec.kind == ProcessKind::Task && pod_seen { Action::Report(image) } else { Action::Create(image) }
+    if process.spec.kind == ProcessKind::Task && pod_seen {
+        Action::Report(image)
+    } else {
+        Action::Create(image)
+    }
 }
 
 pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending, Obstacle> {
     let id = subject(claim.process_id)?;
     let process = report::process(&context.pool, id).await?;
     let seen = report::pod_seen(&context.pool, id, process.attempt).await?;
-    let (image, exists) = match decide(&process, seen, |repository, digest| context.builder.pull_reference(repository, digest)) {
-        Action::Cancel => return Ok(Ending::Done(Outcome::Cancelled { reason: reason::KILL_REQUESTED.id.into() })),
+    let (image, exists) = match decide(&process, seen, |repository, digest| {
+        context.builder.pull_reference(repository, digest)
+    }) {
+        Action::Cancel => {
+            return Ok(Ending::Done(Outcome::Cancelled {
+                reason: reason::KILL_REQUESTED.id.into(),
+            }));
+        }
         Action::Report(image) => (image, true),
         Action::WaitForImage => return Ok(Ending::wait(Duration::from_secs(1), "the image is not there yet")),
         Action::Create(image) => (image, false),
@@ -63,7 +75,10 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             Ok(Ending::wait(Duration::from_secs(5), message))
         }
         // Rights or the namespace are missing: somebody will mend that, and it goes on by itself.
-        Err(Obstacle::Cluster(ClusterError::Refused { code: 401 | 403 | 404, message })) => {
+        Err(Obstacle::Cluster(ClusterError::Refused {
+            code: 401 | 403 | 404,
+            message,
+        })) => {
             report::hindered(&context.pool, claim, id, reason::REJECTED_BY_CLUSTER, &message).await?;
             Ok(Ending::wait(Duration::from_secs(10), message))
         }
@@ -74,7 +89,14 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             fail(context, claim, &process, reason::NAME_TAKEN, error.to_string()).await
         }
         Err(obstacle) => {
-            report::hindered(&context.pool, claim, id, reason::CLUSTER_UNREACHABLE, &obstacle.to_string()).await?;
+            report::hindered(
+                &context.pool,
+                claim,
+                id,
+                reason::CLUSTER_UNREACHABLE,
+                &obstacle.to_string(),
+            )
+            .await?;
             Err(obstacle)
         }
     }
@@ -111,12 +133,24 @@ async fn fail(
 ) -> Result<Ending, Obstacle> {
     let controllers = context.cluster.controllers(process.id).await?;
     for object in controllers.services {
-        let (name, uid) = (object.metadata.name.unwrap_or_default(), object.metadata.uid.unwrap_or_default());
-        context.cluster.delete::<Service>(&name, &uid, Deletion::Graceful).await?;
+        let (name, uid) = (
+            object.metadata.name.unwrap_or_default(),
+            object.metadata.uid.unwrap_or_default(),
+        );
+        context
+            .cluster
+            .delete::<Service>(&name, &uid, Deletion::Graceful)
+            .await?;
     }
     for object in controllers.deployments {
-        let (name, uid) = (object.metadata.name.unwrap_or_default(), object.metadata.uid.unwrap_or_default());
-        context.cluster.delete::<Deployment>(&name, &uid, Deletion::Graceful).await?;
+        let (name, uid) = (
+            object.metadata.name.unwrap_or_default(),
+            object.metadata.uid.unwrap_or_default(),
+        );
+        context
+            .cluster
+            .delete::<Deployment>(&name, &uid, Deletion::Graceful)
+            .await?;
     }
     let selector = crate::cluster::label::of_process(context.cluster.around.installation, process.id);
     if context.cluster.list::<Pod>(&selector).await?.is_empty() {
@@ -157,9 +191,18 @@ mod tests {
         let create = Action::Create("functions@sha256:0".into());
         let report = Action::Report("functions@sha256:0".into());
         let (task, service) = (row(ProcessKind::Task), row(ProcessKind::Service));
-        let killed = ProcessRow { killed: true, ..task.clone() };
-        let gone = ProcessRow { lifecycle: Lifecycle::Gone, ..task.clone() };
-        let imageless = ProcessRow { image: None, ..task.clone() };
+        let killed = ProcessRow {
+            killed: true,
+            ..task.clone()
+        };
+        let gone = ProcessRow {
+            lifecycle: Lifecycle::Gone,
+            ..task.clone()
+        };
+        let imageless = ProcessRow {
+            image: None,
+            ..task.clone()
+        };
         for (name, row, pod_seen, expected) in [
             ("new task", &task, false, &create),
             ("task that ran", &task, true, &report),

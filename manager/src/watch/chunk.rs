@@ -23,11 +23,18 @@ impl Splitter {
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.0.extend_from_slice(bytes);
         let Some(end) = self.0.iter().rposition(|byte| *byte == b'\n') else {
-            return if self.0.len() > MAX_LINE { vec![std::mem::take(&mut self.0)] } else { Vec::new() };
+            return if self.0.len() > MAX_LINE {
+                vec![std::mem::take(&mut self.0)]
+            } else {
+                Vec::new()
+            };
         };
         let rest = self.0.split_off(end + 1);
         let finished = std::mem::replace(&mut self.0, rest);
-        finished[..end].split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+        finished[..end]
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::to_vec)
+            .collect()
     }
 
     /// What is left without a newline: a last line once the container has ended, a fragment before.
@@ -46,7 +53,10 @@ pub(crate) struct Stamped {
 impl Stamped {
     /// None: the line has no timestamp, so it is not the function's but the kubelet's own.
     pub(crate) fn parse(line: &[u8]) -> Option<Self> {
-        log::parse_line(line).map(|line| Self { at: line.at, content: line.content.to_vec() })
+        log::parse_line(line).map(|line| Self {
+            at: line.at,
+            content: line.content.to_vec(),
+        })
     }
 }
 
@@ -79,13 +89,22 @@ pub(crate) enum Passed {
 
 impl Resume {
     pub(crate) fn at(cursor: &StreamCursor) -> Self {
-        let anchor = cursor.time.zip(cursor.hash.clone()).map(|(time, hash)| Anchor { time, left: cursor.count, hash });
-        Self { anchor, held: Vec::new() }
+        let anchor = cursor.time.zip(cursor.hash.clone()).map(|(time, hash)| Anchor {
+            time,
+            left: cursor.count,
+            hash,
+        });
+        Self {
+            anchor,
+            held: Vec::new(),
+        }
     }
 
     /// Lets a line through once everything before it is known to be stored.
     pub(crate) fn pass(&mut self, line: Stamped) -> Passed {
-        let Some(anchor) = &mut self.anchor else { return Passed::New(vec![line]) };
+        let Some(anchor) = &mut self.anchor else {
+            return Passed::New(vec![line]);
+        };
         let time = nanoseconds(line.at);
         if time == anchor.time {
             anchor.left -= 1;
@@ -99,7 +118,11 @@ impl Resume {
         if time > anchor.time {
             self.held.push(line);
         }
-        if self.held.len() > SEARCH { self.give_up() } else { Passed::Nothing }
+        if self.held.len() > SEARCH {
+            self.give_up()
+        } else {
+            Passed::Nothing
+        }
     }
 
     /// Whether the anchor has not come yet.
@@ -170,7 +193,10 @@ mod tests {
     use super::*;
 
     fn line(nanos: i64, content: &str) -> Stamped {
-        Stamped { at: DateTime::from_timestamp_nanos(nanos), content: content.into() }
+        Stamped {
+            at: DateTime::from_timestamp_nanos(nanos),
+            content: content.into(),
+        }
     }
 
     /// Everything that is stored when `before` was stored and the stream is opened again and shows `shown`.
@@ -193,7 +219,13 @@ mod tests {
             take(resume.pass(line.clone()));
         }
         take(resume.give_up());
-        (stored.into_iter().map(|line| String::from_utf8(line.content).unwrap()).collect(), gaps)
+        (
+            stored
+                .into_iter()
+                .map(|line| String::from_utf8(line.content).unwrap())
+                .collect(),
+            gaps,
+        )
     }
 
     #[test]
@@ -201,7 +233,10 @@ mod tests {
         let all = [line(1, "a"), line(2, "b"), line(2, "b"), line(2, "c"), line(3, "d")];
         for stored in 0..=all.len() {
             let (rest, gaps) = resumed(&all[..stored], &all);
-            let expected: Vec<_> = ["a", "b", "b", "c", "d"][stored..].iter().map(ToString::to_string).collect();
+            let expected: Vec<_> = ["a", "b", "b", "c", "d"][stored..]
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             assert_eq!((rest, gaps), (expected, 0), "resumed after {stored}");
         }
     }
@@ -215,8 +250,15 @@ mod tests {
     #[test]
     fn a_line_with_an_earlier_time_after_the_anchor_is_new() {
         let all = [line(5, "a"), line(4, "out of order"), line(6, "b")];
-        assert_eq!(resumed(&all[..1], &all), (vec!["out of order".to_owned(), "b".to_owned()], 0));
-        assert_eq!(resumed(&all[..2], &all), (vec!["b".to_owned()], 0), "the anchor comes after a later time");
+        assert_eq!(
+            resumed(&all[..1], &all),
+            (vec!["out of order".to_owned(), "b".to_owned()], 0)
+        );
+        assert_eq!(
+            resumed(&all[..2], &all),
+            (vec!["b".to_owned()], 0),
+            "the anchor comes after a later time"
+        );
     }
 
     #[test]
@@ -232,7 +274,10 @@ mod tests {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.push(b"one\ntw"), [b"one"]);
         assert!(splitter.push(b"").is_empty());
-        assert_eq!(splitter.push(b"o\n\n\r\xff\n"), [b"two".to_vec(), b"".to_vec(), b"\r\xff".to_vec()]);
+        assert_eq!(
+            splitter.push(b"o\n\n\r\xff\n"),
+            [b"two".to_vec(), b"".to_vec(), b"\r\xff".to_vec()]
+        );
         assert_eq!(splitter.rest(), None);
     }
 

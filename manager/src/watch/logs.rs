@@ -9,9 +9,9 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::Watching;
 use super::reader::Reader;
 use super::writer::{self, Message};
-use super::Watching;
 
 /// Chunks on their way to Postgres at most; readers wait beyond that.
 const QUEUE: usize = 256;
@@ -31,17 +31,31 @@ impl Logs {
         let (chunks, receiver) = mpsc::channel(QUEUE);
         let writing = tokio::spawn(writer::run(watching.clone(), receiver));
         let room = Arc::new(Semaphore::new(watching.context.config.followed_logs));
-        Self { watching, readers: Mutex::default(), room, chunks, writing: Mutex::new(Some(writing)) }
+        Self {
+            watching,
+            readers: Mutex::default(),
+            room,
+            chunks,
+            writing: Mutex::new(Some(writing)),
+        }
     }
 
     /// Sees to it that every run of every container of a pod is read, the ones before the last restart too.
     pub(crate) async fn ensure(&self, pod: &PodObservation) {
         for container in &pod.containers {
             let started = container.started_at.is_some();
-            let newest = if started { container.restart_count } else { container.restart_count - 1 };
+            let newest = if started {
+                container.restart_count
+            } else {
+                container.restart_count - 1
+            };
             // The node keeps the log of one run before the current one; older ones can only be recorded as missing.
             for restart in (0..=newest).rev().take(2) {
-                let key = StreamKey { pod_uid: pod.uid.clone(), container: container.name.clone(), restart };
+                let key = StreamKey {
+                    pod_uid: pod.uid.clone(),
+                    container: container.name.clone(),
+                    restart,
+                };
                 self.read(key, pod.process_id, pod.attempt, &pod.name).await;
             }
         }
@@ -53,9 +67,18 @@ impl Logs {
         if readers.contains_key(&key) {
             return;
         }
-        let opened = report::open_stream(&self.watching.context.pool, &self.watching.watch, process_id, attempt, &key).await;
+        let opened = report::open_stream(
+            &self.watching.context.pool,
+            &self.watching.watch,
+            process_id,
+            attempt,
+            &key,
+        )
+        .await;
         // Not stored: the next look at the pod tries again.
-        let Some(cursor) = self.watching.written(opened) else { return };
+        let Some(cursor) = self.watching.written(opened) else {
+            return;
+        };
         let Some(cursor) = cursor else { return };
         let reader = Reader {
             watching: self.watching.clone(),

@@ -28,7 +28,15 @@ pub async fn run(context: Arc<Context>, instance: Uuid, over: CancellationToken)
         match claim::take_watch(&context.pool, instance, &context.config.cluster).await {
             Ok(Some(token)) => {
                 tracing::info!(token, "watching the cluster");
-                watch(&context, Watch { cluster: context.config.cluster.clone(), token }, &over).await;
+                watch(
+                    &context,
+                    Watch {
+                        cluster: context.config.cluster.clone(),
+                        token,
+                    },
+                    &over,
+                )
+                .await;
             }
             // Standing by: still ready only while the cluster answers.
             Ok(None) => context.health.set_cluster(context.cluster.ping().await.is_ok()),
@@ -41,7 +49,11 @@ pub async fn run(context: Arc<Context>, instance: Uuid, over: CancellationToken)
 /// Watches until the session or the watch is over.
 async fn watch(context: &Arc<Context>, watch: Watch, over: &CancellationToken) {
     let lost = over.child_token();
-    let shared = Arc::new(Watching { context: context.clone(), watch, lost: lost.clone() });
+    let shared = Arc::new(Watching {
+        context: context.clone(),
+        watch,
+        lost: lost.clone(),
+    });
     let logs = logs::Logs::start(shared.clone());
     tokio::join!(
         pods::run(&shared, &logs),

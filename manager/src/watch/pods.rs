@@ -112,9 +112,14 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
 }
 
 async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, pod: &Pod, deleted: bool) {
-    let Some(observation) = state::fold(pod, deleted) else { return };
+    let Some(observation) = state::fold(pod, deleted) else {
+        return;
+    };
     let unchanged = |last: &PodObservation| {
-        PodObservation { resource_version: observation.resource_version.clone(), ..last.clone() } == observation
+        PodObservation {
+            resource_version: observation.resource_version.clone(),
+            ..last.clone()
+        } == observation
     };
     if !seen.0.get(&observation.uid).is_some_and(unchanged) {
         let stored = report::observe_pod(&watching.context.pool, &watching.watch, &observation).await;

@@ -84,9 +84,12 @@ impl Reader {
         let mut silent = 0;
         loop {
             let mode = if followed.is_some() { Mode::Follow } else { Mode::Once };
-            self.show(&mut shown, if followed.is_some() { "follow" } else { "poll" }).await;
+            self.show(&mut shown, if followed.is_some() { "follow" } else { "poll" })
+                .await;
             let before = cursor.lines;
-            let Some(read) = self.read(&mut cursor, mode, false).await else { return };
+            let Some(read) = self.read(&mut cursor, mode, false).await else {
+                return;
+            };
             if matches!(read, Read::NodeFull) {
                 followed = None;
             }
@@ -110,7 +113,8 @@ impl Reader {
                 Run::PodGone => return self.lost(&cursor, "unknown").await,
                 Run::Silent => {
                     // A container that lives keeps a followed stream open; one that is dead ends it at once.
-                    let ended = matches!(read, Read::End | Read::NotThere) && cursor.lines == before && mode == Mode::Follow;
+                    let ended =
+                        matches!(read, Read::End | Read::NotThere) && cursor.lines == before && mode == Mode::Follow;
                     silent = if ended { silent + 1 } else { 0 };
                     if silent >= 2 {
                         return self.finish(cursor, Mode::Once, "inferred").await;
@@ -121,7 +125,11 @@ impl Reader {
                     }
                 }
                 Run::Going => {
-                    let pause = if matches!(read, Read::End) && mode == Mode::Follow { Duration::from_millis(200) } else { POLL_EVERY };
+                    let pause = if matches!(read, Read::End) && mode == Mode::Follow {
+                        Duration::from_millis(200)
+                    } else {
+                        POLL_EVERY
+                    };
                     if !self.watching.sleep(pause).await {
                         return;
                     }
@@ -152,7 +160,9 @@ impl Reader {
     async fn finish(self, mut cursor: StreamCursor, mode: Mode, end: &'static str) {
         loop {
             let before = cursor.lines;
-            let Some(read) = self.read(&mut cursor, mode, true).await else { return };
+            let Some(read) = self.read(&mut cursor, mode, true).await else {
+                return;
+            };
             match read {
                 Read::End if cursor.lines == before => return self.seal(None, end).await,
                 Read::End => {}
@@ -194,20 +204,36 @@ impl Reader {
     }
 
     async fn seal(self, gap: Option<Gap>, end: &'static str) {
-        let message = Message::Seal { process_id: self.process_id, key: self.key, seal: Seal { gap, end } };
+        let message = Message::Seal {
+            process_id: self.process_id,
+            key: self.key,
+            seal: Seal { gap, end },
+        };
         // Fails only when the watch is over; then the next one seals it.
         let _ = self.chunks.send(message).await;
     }
 
     /// A consistent look at what became of this run.
     async fn look(&self) -> Result<Run, ClusterError> {
-        let Some(pod) = self.watching.context.cluster.pod(&self.pod_name, &self.key.pod_uid).await? else {
+        let Some(pod) = self
+            .watching
+            .context
+            .cluster
+            .pod(&self.pod_name, &self.key.pod_uid)
+            .await?
+        else {
             return Ok(Run::PodGone);
         };
         let status = pod.status.unwrap_or_default();
         let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let container = status.container_statuses.iter().flatten().find(|status| status.name == self.key.container);
-        let Some(container) = container else { return Ok(if final_phase { Run::Ended } else { Run::Going }) };
+        let container = status
+            .container_statuses
+            .iter()
+            .flatten()
+            .find(|status| status.name == self.key.container);
+        let Some(container) = container else {
+            return Ok(if final_phase { Run::Ended } else { Run::Going });
+        };
         let state = container.state.clone().unwrap_or_default();
         Ok(match container.restart_count - self.key.restart {
             0 if state.terminated.is_some() => Run::Ended,
@@ -332,7 +358,9 @@ impl Reader {
     /// Hands the batch to the writer. None: the watch is over.
     async fn flush(&self, cursor: &StreamCursor, batch: &mut Batch) -> Option<()> {
         let batch = std::mem::take(batch);
-        let (Some(first_at), Some(last_at)) = (batch.first_at, batch.last_at) else { return Some(()) };
+        let (Some(first_at), Some(last_at)) = (batch.first_at, batch.last_at) else {
+            return Some(());
+        };
         let chunk = Chunk {
             process_id: self.process_id,
             seq: 0,
@@ -351,7 +379,11 @@ impl Reader {
 
 /// The hole at the end of a stream that cannot be read any more.
 fn missing(cursor: &StreamCursor, reason: &str) -> Gap {
-    Gap { from: cursor.time, to: None, reason: reason.into() }
+    Gap {
+        from: cursor.time,
+        to: None,
+        reason: reason.into(),
+    }
 }
 
 /// The whole second of a cursor: the API takes no finer time, and the client would round it up.

@@ -50,11 +50,19 @@ pub(super) async fn run(watching: &Watching) {
 async fn pass(watching: &Watching) -> Result<(), ClusterError> {
     let cluster = &watching.context.cluster;
     let found = list(watching).await?;
-    let ids: Vec<Uuid> = found.iter().filter_map(|object| object.process).collect::<HashSet<_>>().into_iter().collect();
+    let ids: Vec<Uuid> = found
+        .iter()
+        .filter_map(|object| object.process)
+        .collect::<HashSet<_>>()
+        .into_iter()
+        .collect();
     let rows = report::rows_behind(&watching.context.pool, &ids).await;
-    let Some(rows) = watching.written(rows.map_err(Into::into)) else { return Ok(()) };
+    let Some(rows) = watching.written(rows.map_err(Into::into)) else {
+        return Ok(());
+    };
     let rows: HashMap<Uuid, Lifecycle> = rows.into_iter().map(|row| (row.id, row.lifecycle)).collect();
-    let grace = TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));
+    let grace =
+        TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));
     let unwanted = unwanted(&found, &rows, Utc::now(), grace);
     let halted = halted(&found, &unwanted, &rows, Utc::now() - grace, cluster.installed_at);
     watching.context.health.set_halted(halted.clone());
@@ -67,10 +75,26 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
         tracing::info!(object.name = %object.name, object.kind = ?object.kind, "removing what no row wants");
         metrics::counter!("octopus_orphans_removed_total").increment(1);
         match object.kind {
-            Kind::Deployment => cluster.delete::<Deployment>(&object.name, &object.uid, Deletion::Graceful).await?,
-            Kind::ReplicaSet => cluster.delete::<ReplicaSet>(&object.name, &object.uid, Deletion::Graceful).await?,
-            Kind::Service => cluster.delete::<Service>(&object.name, &object.uid, Deletion::Graceful).await?,
-            Kind::Pod => cluster.delete::<Pod>(&object.name, &object.uid, Deletion::Graceful).await?,
+            Kind::Deployment => {
+                cluster
+                    .delete::<Deployment>(&object.name, &object.uid, Deletion::Graceful)
+                    .await?
+            }
+            Kind::ReplicaSet => {
+                cluster
+                    .delete::<ReplicaSet>(&object.name, &object.uid, Deletion::Graceful)
+                    .await?
+            }
+            Kind::Service => {
+                cluster
+                    .delete::<Service>(&object.name, &object.uid, Deletion::Graceful)
+                    .await?
+            }
+            Kind::Pod => {
+                cluster
+                    .delete::<Pod>(&object.name, &object.uid, Deletion::Graceful)
+                    .await?
+            }
         }
     }
     Ok(())
@@ -82,7 +106,8 @@ async fn mark_vanished(watching: &Watching, found: &[Found]) {
     let grace = Duration::from_secs(watching.context.config.orphan_grace_seconds);
     let childless = report::childless(pool, &watching.watch.cluster, grace).await;
     for process in watching.written(childless.map_err(Into::into)).unwrap_or_default() {
-        let held = |object: &Found| object.process == Some(process) && matches!(object.kind, Kind::Pod | Kind::Deployment);
+        let held =
+            |object: &Found| object.process == Some(process) && matches!(object.kind, Kind::Pod | Kind::Deployment);
         if !found.iter().any(held) {
             tracing::info!(process.id = %process, "its objects have vanished");
             let stored = report::vanished(pool, &watching.watch, process).await;
@@ -96,18 +121,30 @@ async fn list(watching: &Watching) -> Result<Vec<Found>, ClusterError> {
     let cluster = &watching.context.cluster;
     let selector = label::of_installation(cluster.around.installation);
     let mut found = Vec::new();
-    found.extend(described::<Deployment>(Kind::Deployment, &cluster.list(&selector).await?));
-    found.extend(described::<ReplicaSet>(Kind::ReplicaSet, &cluster.list(&selector).await?));
+    found.extend(described::<Deployment>(
+        Kind::Deployment,
+        &cluster.list(&selector).await?,
+    ));
+    found.extend(described::<ReplicaSet>(
+        Kind::ReplicaSet,
+        &cluster.list(&selector).await?,
+    ));
     found.extend(described::<Service>(Kind::Service, &cluster.list(&selector).await?));
     found.extend(described::<Pod>(Kind::Pod, &cluster.list(&selector).await?));
     Ok(found)
 }
 
-fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(kind: Kind, objects: &[K]) -> Vec<Found> {
+fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
+    kind: Kind,
+    objects: &[K],
+) -> Vec<Found> {
     let describe = |metadata: &ObjectMeta| {
         // What is on its way out already needs nobody, and what a controller made goes with it.
         let leaving = metadata.deletion_timestamp.is_some();
-        let controlled = metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+        let controlled = metadata
+            .owner_references
+            .as_ref()
+            .is_some_and(|owners| !owners.is_empty());
         Some(Found {
             kind,
             name: metadata.name.clone()?,
@@ -121,12 +158,7 @@ fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
 }
 
 /// Objects whose process is gone.
-fn unwanted(
-    found: &[Found],
-    rows: &HashMap<Uuid, Lifecycle>,
-    now: DateTime<Utc>,
-    grace: TimeDelta,
-) -> Vec<Found> {
+fn unwanted(found: &[Found], rows: &HashMap<Uuid, Lifecycle>, now: DateTime<Utc>, grace: TimeDelta) -> Vec<Found> {
     let is_unwanted = |object: &&Found| {
         let row = object.process.and_then(|id| rows.get(&id));
         row == Some(&Lifecycle::Gone) && now - object.created_at > grace
@@ -144,7 +176,10 @@ fn halted(
     installed_at: DateTime<Utc>,
 ) -> Option<String> {
     let has_row = |object: &Found| object.process.is_some_and(|id| rows.contains_key(&id));
-    let unknown: Vec<_> = found.iter().filter(|object| !has_row(object) && object.created_at < settled).collect();
+    let unknown: Vec<_> = found
+        .iter()
+        .filter(|object| !has_row(object) && object.created_at < settled)
+        .collect();
     if let Some(first) = unknown.first() {
         return Some(format!(
             "{} objects, {} for one, have no row in this database: was it restored, or is it the wrong one?",
@@ -153,11 +188,20 @@ fn halted(
         ));
     }
     if unwanted.len() > FEW && unwanted.len() * 10 > found.len() {
-        return Some(format!("{} of {} objects belong to processes that are gone: too many at once", unwanted.len(), found.len()));
+        return Some(format!(
+            "{} of {} objects belong to processes that are gone: too many at once",
+            unwanted.len(),
+            found.len()
+        ));
     }
     // Kubernetes cuts times to whole seconds: an object seems older than it is by up to one.
-    let older = unwanted.iter().find(|object| object.created_at + TimeDelta::seconds(1) < installed_at)?;
-    Some(format!("{} is older than this database: was it set up anew?", older.name))
+    let older = unwanted
+        .iter()
+        .find(|object| object.created_at + TimeDelta::seconds(1) < installed_at)?;
+    Some(format!(
+        "{} is older than this database: was it set up anew?",
+        older.name
+    ))
 }
 
 #[cfg(test)]
@@ -201,13 +245,30 @@ mod tests {
         let settled = now() - TimeDelta::seconds(60);
         let long_ago = now() - TimeDelta::days(1);
         let orphans = |count| vec![found(Some(gone), 100); count];
-        let check = |all: &[Found], unwanted: &[Found], installed_at| halted(all, unwanted, &rows, settled, installed_at);
+        let check =
+            |all: &[Found], unwanted: &[Found], installed_at| halted(all, unwanted, &rows, settled, installed_at);
         assert_eq!(check(&orphans(5), &orphans(5), long_ago), None);
         assert_eq!(check(&orphans(100), &orphans(6), long_ago), None);
-        assert!(check(&orphans(50), &orphans(6), long_ago).is_some(), "more than a tenth");
-        assert!(check(&orphans(100), &orphans(1), now()).is_some(), "the database is younger than the object");
-        assert!(check(&[found(Some(unknown), 100)], &[], long_ago).is_some(), "an object without a row");
-        assert!(check(&[found(None, 100)], &[], long_ago).is_some(), "an object without a process");
-        assert_eq!(check(&[found(Some(unknown), 10)], &[], long_ago), None, "too young to tell");
+        assert!(
+            check(&orphans(50), &orphans(6), long_ago).is_some(),
+            "more than a tenth"
+        );
+        assert!(
+            check(&orphans(100), &orphans(1), now()).is_some(),
+            "the database is younger than the object"
+        );
+        assert!(
+            check(&[found(Some(unknown), 100)], &[], long_ago).is_some(),
+            "an object without a row"
+        );
+        assert!(
+            check(&[found(None, 100)], &[], long_ago).is_some(),
+            "an object without a process"
+        );
+        assert_eq!(
+            check(&[found(Some(unknown), 10)], &[], long_ago),
+            None,
+            "too young to tell"
+        );
     }
 }

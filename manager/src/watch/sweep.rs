@@ -42,7 +42,11 @@ pub(super) async fn run(watching: &Watching, logs: &Logs) {
 async fn remove_finished(watching: &Watching) {
     let found = report::finished_pods(&watching.context.pool, &watching.watch.cluster).await;
     for pod in watching.written(found.map_err(Into::into)).unwrap_or_default() {
-        let removed = watching.context.cluster.delete::<Pod>(&pod.name, &pod.uid, Deletion::Graceful).await;
+        let removed = watching
+            .context
+            .cluster
+            .delete::<Pod>(&pod.name, &pod.uid, Deletion::Graceful)
+            .await;
         if let Err(error) = removed {
             tracing::info!(pod.name = %pod.name, error = %error, "a finished pod could not be removed yet");
             return;
@@ -54,7 +58,8 @@ async fn remove_finished(watching: &Watching) {
 async fn resume_streams(watching: &Watching, logs: &Logs) {
     let open = report::open_streams(&watching.context.pool, &watching.watch.cluster).await;
     for stream in watching.written(open.map_err(Into::into)).unwrap_or_default() {
-        logs.read(stream.key, stream.process_id, stream.attempt, &stream.pod_name).await;
+        logs.read(stream.key, stream.process_id, stream.attempt, &stream.pod_name)
+            .await;
     }
 }
 
@@ -98,7 +103,10 @@ fn quota(quotas: &[ResourceQuota]) -> Value {
     for status in quotas.iter().filter_map(|quota| quota.status.as_ref()) {
         for (resource, hard) in status.hard.iter().flatten() {
             let used = status.used.as_ref().and_then(|used| used.get(resource));
-            all.insert(resource.clone(), json!({ "hard": hard.0, "used": used.map(|used| &used.0) }));
+            all.insert(
+                resource.clone(),
+                json!({ "hard": hard.0, "used": used.map(|used| &used.0) }),
+            );
         }
     }
     Value::Object(all)

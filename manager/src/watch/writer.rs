@@ -79,7 +79,11 @@ async fn store(watching: &Watching, seqs: &mut HashMap<Uuid, i64>, batch: &mut V
 /// Gives each chunk the next number of its process.
 async fn number(watching: &Watching, seqs: &mut HashMap<Uuid, i64>, chunks: &mut [Chunk]) -> bool {
     let unknown: Vec<Uuid> = {
-        let unknown: HashSet<Uuid> = chunks.iter().map(|chunk| chunk.process_id).filter(|id| !seqs.contains_key(id)).collect();
+        let unknown: HashSet<Uuid> = chunks
+            .iter()
+            .map(|chunk| chunk.process_id)
+            .filter(|id| !seqs.contains_key(id))
+            .collect();
         unknown.into_iter().collect()
     };
     while !unknown.is_empty() {

@@ -69,8 +69,17 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn register(pool: &PgPool, instance: Uuid, cluster: &str, host: &str, lease: Duration) -> Result<(), sqlx::Error> {
-    let kinds: Value = CommandKind::CLAIMED.iter().map(|kind| (kind.as_str().to_owned(), json!(VERSION))).collect();
+pub async fn register(
+    pool: &PgPool,
+    instance: Uuid,
+    cluster: &str,
+    host: &str,
+    lease: Duration,
+) -> Result<(), sqlx::Error> {
+    let kinds: Value = CommandKind::CLAIMED
+        .iter()
+        .map(|kind| (kind.as_str().to_owned(), json!(VERSION)))
+        .collect();
     sqlx::query!(
         "insert into manager (instance, cluster, version, host, kinds, lease_until) values ($1, $2, $3, $4, $5, now() + $6)",
         instance,
@@ -107,9 +116,12 @@ pub async fn beat(pool: &PgPool, instance: Uuid, lease: Duration) -> Result<bool
 /// When Postgres is away; the lease then ends by itself.
 pub async fn sign_off(pool: &PgPool, instance: Uuid) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
-    sqlx::query!("update manager set lease_until = now(), stopped_at = now() where instance = $1", instance)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "update manager set lease_until = now(), stopped_at = now() where instance = $1",
+        instance
+    )
+    .execute(&mut *transaction)
+    .await?;
     sqlx::query!(
         "with given as (delete from command_lease where instance = $1 returning *)
          insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
@@ -195,7 +207,11 @@ pub async fn claim(
 pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
     let (state, reason, message, remedy) = match outcome {
         Outcome::Succeeded => ("succeeded", None, None, None),
-        Outcome::Failed { reason, message, remedy } => ("failed", Some(reason), Some(message), Some(remedy)),
+        Outcome::Failed {
+            reason,
+            message,
+            remedy,
+        } => ("failed", Some(reason), Some(message), Some(remedy)),
         Outcome::Cancelled { reason } => ("cancelled", Some(reason), None, None),
     };
     let ended = sqlx::query!(
@@ -286,9 +302,15 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
             .await?;
         } else if let Some(revision) = command.revision_id {
             let why = reason::RESCUED_TOO_OFTEN;
-            sqlx::query!("select fail_revision($1, $2, $3, $4, null)", revision, why.id, message, why.remedy)
-                .execute(&mut *transaction)
-                .await?;
+            sqlx::query!(
+                "select fail_revision($1, $2, $3, $4, null)",
+                revision,
+                why.id,
+                message,
+                why.remedy
+            )
+            .execute(&mut *transaction)
+            .await?;
         }
     }
     transaction.commit().await?;
@@ -319,7 +341,9 @@ pub async fn take_watch(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<
 /// # Errors
 /// When Postgres is away; the next call mends it.
 pub async fn maintain_partitions(pool: &PgPool, keep_days: i32) -> Result<(), sqlx::Error> {
-    sqlx::query!("select maintain_partitions($1)", keep_days).execute(pool).await?;
+    sqlx::query!("select maintain_partitions($1)", keep_days)
+        .execute(pool)
+        .await?;
     Ok(())
 }
 
@@ -328,10 +352,16 @@ pub async fn maintain_partitions(pool: &PgPool, keep_days: i32) -> Result<(), sq
 /// # Errors
 /// When Postgres is away or was not migrated.
 pub async fn installation(pool: &PgPool) -> Result<(Uuid, DateTime<Utc>), sqlx::Error> {
-    let row = sqlx::query!("select id, created_at from installation").fetch_one(pool).await?;
+    let row = sqlx::query!("select id, created_at from installation")
+        .fetch_one(pool)
+        .await?;
     Ok((row.id, row.created_at))
 }
 
 fn interval(duration: Duration) -> PgInterval {
-    PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
+    PgInterval {
+        months: 0,
+        days: 0,
+        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+    }
 }

@@ -69,10 +69,14 @@ pub enum EnqueueError {
 
 impl From<sqlx::Error> for EnqueueError {
     fn from(error: sqlx::Error) -> Self {
-        let Some(database) = error.as_database_error() else { return Self::Database(error) };
+        let Some(database) = error.as_database_error() else {
+            return Self::Database(error);
+        };
         let message = database.message().to_owned();
-        let remedy =
-            database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().and_then(|e| e.hint()).map(str::to_owned);
+        let remedy = database
+            .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+            .and_then(|e| e.hint())
+            .map(str::to_owned);
         match database.code().as_deref() {
             Some("OC404") => Self::NotFound { message, remedy },
             Some("OC409") => Self::Conflict { message, remedy },
@@ -98,7 +102,10 @@ pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<
     match insert(&mut transaction, &row, asker).await {
         Ok(()) => {
             transaction.commit().await?;
-            Ok(Accepted { command: row.id, replayed: false })
+            Ok(Accepted {
+                command: row.id,
+                replayed: false,
+            })
         }
         // The same request under the same key may have been stored since the first look: it then failed on that key, or
         // on what the other one did (a function is deleted once).
@@ -118,9 +125,11 @@ fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
         }
         Request::StartProcess { spec, .. } => spec.validate(),
         Request::KillProcess { options, .. } => match options.grace_seconds {
-            Some(seconds) if !(0..=3600).contains(&seconds) => {
-                Err(vec![Invalid::new("grace_seconds", format!("{seconds} is out of range"), "choose 0 to 3600 seconds")])
-            }
+            Some(seconds) if !(0..=3600).contains(&seconds) => Err(vec![Invalid::new(
+                "grace_seconds",
+                format!("{seconds} is out of range"),
+                "choose 0 to 3600 seconds",
+            )]),
             _ => Ok(()),
         },
         Request::DeleteFunction { .. } | Request::CancelCommand { .. } => Ok(()),
@@ -128,7 +137,9 @@ fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
 }
 
 async fn replay(pool: &PgPool, asker: &Asker) -> Result<Option<Accepted>, EnqueueError> {
-    let Some(idempotency) = &asker.idempotency else { return Ok(None) };
+    let Some(idempotency) = &asker.idempotency else {
+        return Ok(None);
+    };
     let known = sqlx::query!(
         "select request_hash, command_id from idempotency where who = $1 and key = $2",
         asker.name,
@@ -138,9 +149,10 @@ async fn replay(pool: &PgPool, asker: &Asker) -> Result<Option<Accepted>, Enqueu
     .await?;
     match known {
         None => Ok(None),
-        Some(row) if row.request_hash == idempotency.request_hash => {
-            Ok(Some(Accepted { command: row.command_id, replayed: true }))
-        }
+        Some(row) if row.request_hash == idempotency.request_hash => Ok(Some(Accepted {
+            command: row.command_id,
+            replayed: true,
+        })),
         Some(_) => Err(EnqueueError::KeyReused),
     }
 }
@@ -189,21 +201,29 @@ impl<'a> Row<'a> {
                 payload: json!({ "spec": spec, "bundle": hex::encode(source.sha256()) }),
                 ..blank(CommandKind::DeclareFunction)
             },
-            Request::DeleteFunction { name } => {
-                Row { function_name: Some(name), ..blank(CommandKind::DeleteFunction) }
-            }
-            Request::StartProcess { function, revision, spec } => Row {
+            Request::DeleteFunction { name } => Row {
+                function_name: Some(name),
+                ..blank(CommandKind::DeleteFunction)
+            },
+            Request::StartProcess {
+                function,
+                revision,
+                spec,
+            } => Row {
                 function_name: Some(function),
                 process_id: Some(Uuid::now_v7()),
                 payload: json!({ "kind": spec.kind, "revision": revision, "spec": spec }),
                 ..blank(CommandKind::StartProcess)
             },
-            Request::KillProcess { process, options } => {
-                Row { process_id: Some(*process), payload: json!(options), ..blank(CommandKind::KillProcess) }
-            }
-            Request::CancelCommand { command } => {
-                Row { target_command: Some(*command), ..blank(CommandKind::CancelCommand) }
-            }
+            Request::KillProcess { process, options } => Row {
+                process_id: Some(*process),
+                payload: json!(options),
+                ..blank(CommandKind::KillProcess)
+            },
+            Request::CancelCommand { command } => Row {
+                target_command: Some(*command),
+                ..blank(CommandKind::CancelCommand)
+            },
         }
     }
 }

@@ -34,6 +34,8 @@ pub fn pool(url: &str, size: u32) -> Result<PgPool, sqlx::Error> {
 /// # Errors
 /// When Postgres is away; listeners poll, so nothing is lost.
 pub async fn notify(pool: &PgPool, channel: &str, payload: &str) -> Result<(), sqlx::Error> {
-    sqlx::query!("select pg_notify($1, $2)", channel, payload).execute(pool).await?;
+    sqlx::query!("select pg_notify($1, $2)", channel, payload)
+        .execute(pool)
+        .await?;
     Ok(())
 }

@@ -20,7 +20,11 @@ pub struct Client {
 impl Client {
     /// A client with a token.
     pub fn new(url: String, token: String) -> Self {
-        Self { url, token, http: reqwest::Client::new() }
+        Self {
+            url,
+            token,
+            http: reqwest::Client::new(),
+        }
     }
 
     /// The same API with another token.
@@ -39,7 +43,10 @@ impl Client {
 
     /// One request with a JSON body, or none when it is null.
     pub async fn send(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(&self.token);
         if !body.is_null() {
             request = request.json(body);
         }
@@ -66,7 +73,9 @@ impl Client {
     /// Declares a function from one Python file; answers the command.
     pub async fn declare(&self, name: &str, source: &str, spec: Value) -> Uuid {
         let body = json!({ "spec": spec, "source": source });
-        id(&self.accepted(Method::PUT, &format!("/api/v1/functions/{name}"), &body).await["id"])
+        id(&self
+            .accepted(Method::PUT, &format!("/api/v1/functions/{name}"), &body)
+            .await["id"])
     }
 
     /// Declares a function and waits for its image; answers the revision.
@@ -79,13 +88,17 @@ impl Client {
 
     /// Starts a process; answers its id.
     pub async fn start(&self, function: &str, spec: Value) -> Uuid {
-        let answer = self.accepted(Method::POST, &format!("/api/v1/functions/{function}/processes"), &spec).await;
+        let answer = self
+            .accepted(Method::POST, &format!("/api/v1/functions/{function}/processes"), &spec)
+            .await;
         id(&answer["process"]["id"])
     }
 
     /// Asks for the end of a process; answers the command.
     pub async fn kill(&self, process: Uuid, options: Value) -> Uuid {
-        id(&self.accepted(Method::POST, &format!("/api/v1/processes/{process}/kill"), &options).await["id"])
+        id(&self
+            .accepted(Method::POST, &format!("/api/v1/processes/{process}/kill"), &options)
+            .await["id"])
     }
 
     /// Waits for the end of a command.
@@ -123,10 +136,18 @@ impl Client {
         let mut after = "0.0".to_owned();
         loop {
             let url = format!("{}/api/v1/processes/{id}/logs?after={after}&limit=1000", self.url);
-            let request = self.http.get(url).bearer_auth(&self.token).header("accept", "text/plain");
+            let request = self
+                .http
+                .get(url)
+                .bearer_auth(&self.token)
+                .header("accept", "text/plain");
             let answer = request.send().await.expect("the API answers");
             assert_eq!(answer.status(), StatusCode::OK);
-            let next = answer.headers().get("octopus-cursor").and_then(|cursor| cursor.to_str().ok()).map(str::to_owned);
+            let next = answer
+                .headers()
+                .get("octopus-cursor")
+                .and_then(|cursor| cursor.to_str().ok())
+                .map(str::to_owned);
             let bytes = answer.bytes().await.expect("a body");
             all.extend_from_slice(&bytes);
             match next {
@@ -139,7 +160,11 @@ impl Client {
     /// Follows the log of a process to its end, line by line.
     pub async fn follow(&self, id: Uuid, mut see: impl FnMut(&str)) {
         let url = format!("{}/api/v1/processes/{id}/logs?follow=true", self.url);
-        let request = self.http.get(url).bearer_auth(&self.token).header("accept", "text/event-stream");
+        let request = self
+            .http
+            .get(url)
+            .bearer_auth(&self.token)
+            .header("accept", "text/event-stream");
         let mut events = Events::new(request.send().await.expect("the API answers"));
         while let Some(event) = events.next().await {
             if event.event == "end" {
@@ -153,7 +178,10 @@ impl Client {
 }
 
 fn id(value: &Value) -> Uuid {
-    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{value} is no id"))
+    value
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("{value} is no id"))
 }
 
 /// Looks again and again until there is something to see. Panics with `what` when the time is over.

@@ -24,8 +24,10 @@ const KUBECONFIG: &str = "/etc/kubernetes/admin.kubeconfig";
 /// The same version as in docker-compose.yml.
 const K3S: &str = "rancher/k3s:v1.34.1-k3s1";
 /// Python versions for which there is a base image in the tests.
-const PYTHONS: [(&str, &str, &str); 2] =
-    [("cp311", "PYTHON_IMAGE_311", "python:3.11-slim"), ("cp312", "PYTHON_IMAGE_312", "python:3.12-slim")];
+const PYTHONS: [(&str, &str, &str); 2] = [
+    ("cp311", "PYTHON_IMAGE_311", "python:3.11-slim"),
+    ("cp312", "PYTHON_IMAGE_312", "python:3.12-slim"),
+];
 
 /// What all tests of a run share.
 pub struct Containers {
@@ -52,7 +54,9 @@ pub async fn containers() -> &'static Containers {
 async fn start() -> Containers {
     let mut kept = Vec::new();
     let postgres_url = match env::var("DATABASE_URL") {
-        Ok(url) => url.rsplit_once('/').map_or(url.clone(), |(server, _)| server.to_owned()),
+        Ok(url) => url
+            .rsplit_once('/')
+            .map_or(url.clone(), |(server, _)| server.to_owned()),
         Err(_) => {
             let (container, url) = postgres().await;
             kept.push(container);
@@ -81,7 +85,14 @@ async fn start() -> Containers {
     let node = cluster(&network, &registry_pull).await;
     let kubeconfig = write_kubeconfig(&node).await;
     let registry_push = format!("http://127.0.0.1:{port}");
-    Containers { postgres_url, kubeconfig, registry_push, registry_pull, node: Some(node), _kept: kept }
+    Containers {
+        postgres_url,
+        kubeconfig,
+        registry_push,
+        registry_pull,
+        node: Some(node),
+        _kept: kept,
+    }
 }
 
 fn image(variable: &str, default: &str) -> GenericImage {
@@ -125,7 +136,11 @@ async fn registry(network: &str, name: &str) -> ContainerAsync<GenericImage> {
 async fn cluster(network: &str, registry: &str) -> ContainerAsync<GenericImage> {
     let image = image("CLUSTER_IMAGE", K3S);
     let is_k3s = image.name().contains("k3s");
-    let ready = if is_k3s { "Node controller sync successful" } else { "cluster ready" };
+    let ready = if is_k3s {
+        "Node controller sync successful"
+    } else {
+        "cluster ready"
+    };
     let request = image
         .with_exposed_port(ContainerPort::Tcp(6443))
         .with_wait_for(WaitFor::message_on_either_std(ready))
@@ -133,7 +148,11 @@ async fn cluster(network: &str, registry: &str) -> ContainerAsync<GenericImage> 
         .with_label(LABEL.0, LABEL.1)
         .with_network(network)
         .with_hostname("cluster");
-    let request = if is_k3s { k3s(request, registry) } else { stand_in(request, registry) };
+    let request = if is_k3s {
+        k3s(request, registry)
+    } else {
+        stand_in(request, registry)
+    };
     request.start().await.expect("the cluster starts")
 }
 
@@ -172,17 +191,26 @@ fn stand_in(request: ContainerRequest<GenericImage>, registry: &str) -> Containe
         .with_mount(Mount::bind_mount("/dev/kmsg", "/dev/kmsg"))
         .with_host_config_modifier(|config| {
             config.device_cgroup_rules = Some(vec!["a *:* rwm".into()]);
-            config.binds = Some(["/sys:/sys:rw", "/lib/modules:/lib/modules:ro"].map(String::from).into());
+            config.binds = Some(
+                ["/sys:/sys:rw", "/lib/modules:/lib/modules:ro"]
+                    .map(String::from)
+                    .into(),
+            );
         })
 }
 
 async fn write_kubeconfig(node: &ContainerAsync<GenericImage>) -> PathBuf {
-    let mut shown = node.exec(ExecCommand::new(["cat", KUBECONFIG])).await.expect("the kubeconfig");
+    let mut shown = node
+        .exec(ExecCommand::new(["cat", KUBECONFIG]))
+        .await
+        .expect("the kubeconfig");
     let text = String::from_utf8(shown.stdout_to_vec().await.expect("the kubeconfig")).expect("text");
     let port = node.get_host_port_ipv4(6443).await.expect("the API server's port");
     let path = scratch().join("admin.kubeconfig");
     let here = format!("https://127.0.0.1:{port}");
-    let text = text.replace("https://cluster:6443", &here).replace("https://127.0.0.1:6443", &here);
+    let text = text
+        .replace("https://cluster:6443", &here)
+        .replace("https://127.0.0.1:6443", &here);
     std::fs::write(&path, text).expect("a file");
     path
 }
@@ -198,7 +226,9 @@ pub fn scratch() -> PathBuf {
 pub(crate) fn target() -> PathBuf {
     let test = env::current_exe().expect("the path of this program");
     let profile = test.ancestors().find(|path| path.join("octopus-manager").exists());
-    profile.map(Path::to_owned).expect("cargo build --bins has not made the programs yet")
+    profile
+        .map(Path::to_owned)
+        .expect("cargo build --bins has not made the programs yet")
 }
 
 /// Pushes the Python images that functions are built on.
@@ -206,7 +236,18 @@ async fn push_bases(port: u16) {
     let config = scratch().join("docker");
     std::fs::create_dir_all(&config).expect("a folder");
     let registry = format!("127.0.0.1:{port}");
-    docker(&config, &["login", "--username", REGISTRY_USER.0, "--password", REGISTRY_USER.1, &registry]).await;
+    docker(
+        &config,
+        &[
+            "login",
+            "--username",
+            REGISTRY_USER.0,
+            "--password",
+            REGISTRY_USER.1,
+            &registry,
+        ],
+    )
+    .await;
     for (tag, variable, default) in PYTHONS {
         let image = env::var(variable).unwrap_or_else(|_| default.to_owned());
         let pushed = format!("{registry}/base/python:{tag}");
@@ -224,10 +265,17 @@ async fn docker(config: &Path, arguments: &[&str]) {
         .output()
         .await
         .expect("docker is installed");
-    assert!(output.status.success(), "docker {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "docker {}: {}",
+        arguments[0],
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The setting OCTOPUS_BASE_IMAGES for the images that were pushed.
 pub(crate) fn base_images(registry_push: &str) -> String {
-    PYTHONS.map(|(tag, ..)| format!("{tag}={registry_push}/base/python:{tag}")).join(",")
+    PYTHONS
+        .map(|(tag, ..)| format!("{tag}={registry_push}/base/python:{tag}"))
+        .join(",")
 }

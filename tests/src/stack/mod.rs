@@ -48,7 +48,14 @@ impl Stack {
         let client = Client::new(url, token);
         client.ready().await;
         let owner = PgPool::connect(&owner_url).await.expect("the owner's connection");
-        Self { shared, namespace, client, owner, programs, _api: api }
+        Self {
+            shared,
+            namespace,
+            client,
+            owner,
+            programs,
+            _api: api,
+        }
     }
 
     /// Starts a manager. It ends when it is dropped.
@@ -68,6 +75,11 @@ impl Stack {
 }
 
 async fn create_database(server: &str, name: &str) {
-    let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.expect("Postgres answers");
-    sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut connection).await.expect("a new database");
+    let mut connection = PgConnection::connect(&format!("{server}/postgres"))
+        .await
+        .expect("Postgres answers");
+    sqlx::query(AssertSqlSafe(format!("create database {name}")))
+        .execute(&mut connection)
+        .await
+        .expect("a new database");
 }

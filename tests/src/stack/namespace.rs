@@ -37,13 +37,19 @@ impl Namespace {
         let kubeconfig = Kubeconfig::read_from(admin_kubeconfig).expect("the administrator's kubeconfig");
         let admin = client(kubeconfig.clone()).await;
         for document in APPLIED.iter().flat_map(|file| file.split("\n---\n")) {
-            let document = document.replace("octopus-functions", &name).replace(": octopus-manager\n", &format!(": {managers}\n"));
+            let document = document
+                .replace("octopus-functions", &name)
+                .replace(": octopus-manager\n", &format!(": {managers}\n"));
             apply(&admin, &document).await;
         }
         let token = token(&admin, &managers, &managers).await;
         let path = scratch().join(format!("manager-{id}.kubeconfig"));
         std::fs::write(&path, with_token(kubeconfig, token)).expect("a file");
-        Self { name, kubeconfig: path, admin }
+        Self {
+            name,
+            kubeconfig: path,
+            admin,
+        }
     }
 
     /// Objects of a kind in the namespace, as the administrator.
@@ -72,7 +78,10 @@ impl Drop for Namespace {
         // The next test does not wait for it; what is left when the run ends goes with the cluster.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let deletion = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+                let deletion = DeleteParams {
+                    grace_period_seconds: Some(0),
+                    ..DeleteParams::default()
+                };
                 let _ = Api::<Kubernetes>::all(admin).delete(&name, &deletion).await;
             });
         }
@@ -80,7 +89,9 @@ impl Drop for Namespace {
 }
 
 async fn client(kubeconfig: Kubeconfig) -> kube::Client {
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a configuration");
     kube::Client::try_from(config).expect("a client")
 }
 
@@ -103,10 +114,16 @@ async fn apply(admin: &kube::Client, document: &str) {
 async fn token(admin: &kube::Client, namespace: &str, account: &str) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
     let request = TokenRequest {
-        spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() },
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(24 * 3600),
+            ..TokenRequestSpec::default()
+        },
         ..TokenRequest::default()
     };
-    let made = accounts.create_token_request(account, &PostParams::default(), &request).await.expect("a token");
+    let made = accounts
+        .create_token_request(account, &PostParams::default(), &request)
+        .await
+        .expect("a token");
     made.status.expect("a token").token
 }
 

@@ -36,7 +36,11 @@ impl Program {
     /// SIGTERM, and waits for its end.
     pub async fn terminate(mut self) -> bool {
         let id = self.child.id().expect("it was running");
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.expect("kill is installed");
+        let sent = Command::new("kill")
+            .args(["-TERM", &id.to_string()])
+            .status()
+            .await
+            .expect("kill is installed");
         assert!(sent.success());
         self.child.wait().await.expect("an exit status").success()
     }
@@ -55,7 +59,10 @@ impl Programs {
             ("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", password.display().to_string()),
             ("OCTOPUS_REGISTRY_PULL", shared.registry_pull.clone()),
             ("OCTOPUS_BASE_IMAGES", base_images(&shared.registry_push)),
-            ("OCTOPUS_UV", std::env::var("OCTOPUS_UV").unwrap_or_else(|_| "uv".into())),
+            (
+                "OCTOPUS_UV",
+                std::env::var("OCTOPUS_UV").unwrap_or_else(|_| "uv".into()),
+            ),
             ("OCTOPUS_CACHE_DIR", target().join("e2e/cache").display().to_string()),
             ("OCTOPUS_LEASE_SECONDS", "4".into()),
             ("OCTOPUS_ORPHAN_GRACE_SECONDS", "10".into()),
@@ -66,7 +73,12 @@ impl Programs {
         if let Ok(bundle) = std::env::var("OCTOPUS_CA_BUNDLE") {
             manager.push(("OCTOPUS_CA_BUNDLE".into(), bundle));
         }
-        Self { name: format!("{name}-{id}"), owner_url, manager, started: AtomicU32::new(0) }
+        Self {
+            name: format!("{name}-{id}"),
+            owner_url,
+            manager,
+            started: AtomicU32::new(0),
+        }
     }
 
     pub(super) fn logs(&self) -> PathBuf {
@@ -79,9 +91,15 @@ impl Programs {
     pub(super) async fn migrate(&self) {
         let mut command = self.command("octopus-api", "migrate");
         command.arg("migrate").env("DATABASE_URL", &self.owner_url);
-        command.env("OCTOPUS_API_PASSWORD", PASSWORD).env("OCTOPUS_MANAGER_PASSWORD", PASSWORD);
+        command
+            .env("OCTOPUS_API_PASSWORD", PASSWORD)
+            .env("OCTOPUS_MANAGER_PASSWORD", PASSWORD);
         let status = command.status().await.expect("octopus-api runs");
-        assert!(status.success(), "octopus-api migrate failed: see {}", self.logs().display());
+        assert!(
+            status.success(),
+            "octopus-api migrate failed: see {}",
+            self.logs().display()
+        );
     }
 
     pub(super) async fn token(&self, role: &str) -> String {
@@ -99,7 +117,9 @@ impl Programs {
     pub(super) async fn api(&self) -> (Program, String) {
         let mut command = self.command("octopus-api", "api");
         let address = free_address();
-        command.arg("serve").env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login"));
+        command
+            .arg("serve")
+            .env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login"));
         command.env("OCTOPUS_LISTEN", &address);
         let child = command.spawn().expect("octopus-api runs");
         let url = format!("http://{address}");
@@ -110,14 +130,27 @@ impl Programs {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let mut command = self.command("octopus-manager", &format!("manager-{number}"));
         let address = free_address();
-        command.envs(self.manager.iter().cloned()).env("OCTOPUS_LISTEN", &address);
-        Program { child: command.spawn().expect("octopus-manager runs"), address }
+        command
+            .envs(self.manager.iter().cloned())
+            .env("OCTOPUS_LISTEN", &address);
+        Program {
+            child: command.spawn().expect("octopus-manager runs"),
+            address,
+        }
     }
 
     fn command(&self, program: &str, log: &str) -> Command {
-        let file = std::fs::File::options().create(true).append(true).open(self.logs().join(log)).expect("a log file");
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.logs().join(log))
+            .expect("a log file");
         let mut command = Command::new(Path::join(&target(), program));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .kill_on_drop(true);
         command
     }
 }

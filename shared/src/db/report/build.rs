@@ -53,9 +53,12 @@ pub async fn build_source(pool: &PgPool, revision: Uuid) -> Result<BuildSource, 
 /// [`ReportError`].
 pub async fn build_started(pool: &PgPool, claim: &Claim, revision: Uuid) -> Result<(), ReportError> {
     let mut transaction = claimed(pool, claim).await?;
-    sqlx::query!("update revision set build_state = 'building' where id = $1 and build_state = 'pending'", revision)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "update revision set build_state = 'building' where id = $1 and build_state = 'pending'",
+        revision
+    )
+    .execute(&mut *transaction)
+    .await?;
     Ok(transaction.commit().await?)
 }
 
@@ -107,9 +110,12 @@ pub async fn build_succeeded(
     )
     .execute(&mut *transaction)
     .await?;
-    sqlx::query!("update command_ready set waits_for = null, run_at = now() where waits_for = $1", revision)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "update command_ready set waits_for = null, run_at = now() where waits_for = $1",
+        revision
+    )
+    .execute(&mut *transaction)
+    .await?;
     Ok(transaction.commit().await?)
 }
 
@@ -125,9 +131,16 @@ pub async fn build_failed(
     log: &str,
 ) -> Result<(), ReportError> {
     let mut transaction = claimed(pool, claim).await?;
-    sqlx::query!("select fail_revision($1, $2, $3, $4, $5)", revision, reason, message, remedy, log)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query!(
+        "select fail_revision($1, $2, $3, $4, $5)",
+        revision,
+        reason,
+        message,
+        remedy,
+        log
+    )
+    .execute(&mut *transaction)
+    .await?;
     Ok(transaction.commit().await?)
 }
 
@@ -147,9 +160,13 @@ pub struct CachedLayer {
 /// # Errors
 /// When Postgres is away.
 pub async fn layer(pool: &PgPool, key: &str) -> Result<Option<CachedLayer>, sqlx::Error> {
-    sqlx::query_as!(CachedLayer, "select digest, diff_id, size_bytes from image_layer where key = $1", key)
-        .fetch_optional(pool)
-        .await
+    sqlx::query_as!(
+        CachedLayer,
+        "select digest, diff_id, size_bytes from image_layer where key = $1",
+        key
+    )
+    .fetch_optional(pool)
+    .await
 }
 
 /// Remembers a layer. Content-addressed, so it needs no fence.

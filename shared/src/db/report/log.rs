@@ -167,7 +167,11 @@ pub async fn open_streams(pool: &PgPool, cluster: &str) -> Result<Vec<OpenStream
     .await?
     .into_iter()
     .map(|row| OpenStream {
-        key: StreamKey { pod_uid: row.pod_uid, container: row.container, restart: row.restart },
+        key: StreamKey {
+            pod_uid: row.pod_uid,
+            container: row.container,
+            restart: row.restart,
+        },
         process_id: row.process_id,
         attempt: row.attempt,
         pod_name: row.name,
@@ -251,7 +255,8 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
 /// [`ReportError`].
 pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    let gaps = serde_json::to_value(seal.gap.iter().collect::<Vec<_>>()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let gaps =
+        serde_json::to_value(seal.gap.iter().collect::<Vec<_>>()).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let process = sqlx::query_scalar!(
         "update log_stream
             set gaps = gaps || $4, seal = case when gaps || $4 = '[]' then 'complete' else 'gap' end,

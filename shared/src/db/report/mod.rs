@@ -7,17 +7,17 @@ mod pod;
 mod process;
 
 pub use build::{
-    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded,
-    layer, put_layer,
+    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, layer, put_layer,
 };
 pub use cluster::{ClusterReport, report_cluster};
 pub use log::{
-    Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
-    set_reader,
+    Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
+    seal_stream, set_reader,
 };
 pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod};
 pub use process::{
-    ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open, pod_seen, process, rows_behind, stopping, vanished,
+    ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open,
+    pod_seen, process, rows_behind, stopping, vanished,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
@@ -47,9 +47,13 @@ pub struct Watch {
 /// A transaction in which the claim is ours and stays ours until it ends.
 async fn claimed<'a>(pool: &'a PgPool, claim: &Claim) -> Result<Transaction<'a, Postgres>, ReportError> {
     let mut transaction = pool.begin().await?;
-    let held = sqlx::query!("select seq from command_lease where seq = $1 and token = $2 for update", claim.seq, claim.token)
-        .fetch_optional(&mut *transaction)
-        .await?;
+    let held = sqlx::query!(
+        "select seq from command_lease where seq = $1 and token = $2 for update",
+        claim.seq,
+        claim.token
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
     held.map(|_| transaction).ok_or(ReportError::Fenced)
 }
 
@@ -85,7 +89,9 @@ async fn transition(
         verdict.state.as_str(),
         verdict.reason.map(|reason| reason.id),
         message.or(verdict.message.as_deref()),
-        remedy.or(verdict.reason.map(|reason| reason.remedy)).filter(|remedy| !remedy.is_empty()),
+        remedy
+            .or(verdict.reason.map(|reason| reason.remedy))
+            .filter(|remedy| !remedy.is_empty()),
         verdict.exit_code,
         pod_uid,
         resource_version

@@ -15,9 +15,18 @@ use crate::reason;
 /// [`ReportError`].
 pub async fn observe_pod(pool: &PgPool, watch: &Watch, pod: &PodObservation) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    let Some(known) = known_process(&mut transaction, pod.process_id).await? else { return Ok(false) };
+    let Some(known) = known_process(&mut transaction, pod.process_id).await? else {
+        return Ok(false);
+    };
     upsert(&mut transaction, watch, pod).await?;
-    settle(&mut transaction, watch, pod.process_id, known, Some((&pod.uid, &pod.resource_version))).await?;
+    settle(
+        &mut transaction,
+        watch,
+        pod.process_id,
+        known,
+        Some((&pod.uid, &pod.resource_version)),
+    )
+    .await?;
     transaction.commit().await?;
     Ok(true)
 }
@@ -144,7 +153,11 @@ async fn known_process(connection: &mut PgConnection, id: Uuid) -> Result<Option
     .fetch_one(connection)
     .await?;
     Ok(Some(KnownProcess {
-        kind: if row.kind == ProcessKind::Task.as_str() { ProcessKind::Task } else { ProcessKind::Service },
+        kind: if row.kind == ProcessKind::Task.as_str() {
+            ProcessKind::Task
+        } else {
+            ProcessKind::Service
+        },
         killed: row.killed,
         lifecycle: row.lifecycle,
         state: row.state,
@@ -172,7 +185,10 @@ async fn known_pods(connection: &mut PgConnection, process: Uuid) -> Result<Vec<
             attempt: row.attempt,
             verdict: Verdict {
                 state: row.state,
-                reason: reason::ALL.iter().copied().find(|known| Some(known.id) == row.reason.as_deref()),
+                reason: reason::ALL
+                    .iter()
+                    .copied()
+                    .find(|known| Some(known.id) == row.reason.as_deref()),
                 message: row.message,
                 exit_code: row.exit_code,
             },
@@ -184,7 +200,11 @@ async fn known_pods(connection: &mut PgConnection, process: Uuid) -> Result<Vec<
 }
 
 /// Lets a process show what its pods say; called under the lock of its row.
-pub(super) async fn settle_process(connection: &mut PgConnection, watch: &Watch, process: Uuid) -> Result<(), sqlx::Error> {
+pub(super) async fn settle_process(
+    connection: &mut PgConnection,
+    watch: &Watch,
+    process: Uuid,
+) -> Result<(), sqlx::Error> {
     match known_process(connection, process).await? {
         Some(known) => settle(connection, watch, process, known, None).await,
         None => Ok(()),
@@ -226,11 +246,30 @@ async fn retry(
         "attempt {} of {} failed{}",
         known.attempt,
         known.retries + 1,
-        verdict.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default()
+        verdict
+            .message
+            .as_deref()
+            .map(|message| format!(": {message}"))
+            .unwrap_or_default()
     );
-    let shown = Verdict { state: ProcessState::Failing, ..verdict.clone() };
-    transition(connection, process, Lifecycle::Created, &shown, None, None, None, Some(&message)).await?;
-    sqlx::query!("update process set attempt = attempt + 1 where id = $1", process).execute(&mut *connection).await?;
+    let shown = Verdict {
+        state: ProcessState::Failing,
+        ..verdict.clone()
+    };
+    transition(
+        connection,
+        process,
+        Lifecycle::Created,
+        &shown,
+        None,
+        None,
+        None,
+        Some(&message),
+    )
+    .await?;
+    sqlx::query!("update process set attempt = attempt + 1 where id = $1", process)
+        .execute(&mut *connection)
+        .await?;
     sqlx::query!(
         "insert into command (id, cluster, kind, version, process_id, requested_by)
          values ($1, $2, $3, $4, $5, 'octopus-manager')",

@@ -96,7 +96,12 @@ pub async fn pod_seen(pool: &PgPool, process: Uuid, attempt: i32) -> Result<bool
 /// # Errors
 /// When Postgres is away.
 pub async fn is_killed(pool: &PgPool, process: Uuid) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"select desired = 'killed' as "killed!" from process where id = $1"#, process).fetch_one(pool).await
+    sqlx::query_scalar!(
+        r#"select desired = 'killed' as "killed!" from process where id = $1"#,
+        process
+    )
+    .fetch_one(pool)
+    .await
 }
 
 /// Whether a start of this process is being carried out by anybody.
@@ -132,13 +137,26 @@ pub async fn created(
     )
     .execute(&mut *transaction)
     .await?;
-    let lifecycle = sqlx::query_scalar!(r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#, process)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let lifecycle = sqlx::query_scalar!(
+        r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#,
+        process
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
     // The watch may have seen the pod before we could report its creation: then it knows more than we do.
     if lifecycle == Lifecycle::Requested {
         let verdict = Verdict::plain(ProcessState::Starting);
-        transition(&mut transaction, process, Lifecycle::Created, &verdict, None, None, None, None).await?;
+        transition(
+            &mut transaction,
+            process,
+            Lifecycle::Created,
+            &verdict,
+            None,
+            None,
+            None,
+            None,
+        )
+        .await?;
     }
     Ok(transaction.commit().await?)
 }
@@ -156,9 +174,26 @@ pub async fn stopping(pool: &PgPool, claim: &Claim, process: Uuid) -> Result<(),
     .fetch_one(&mut *transaction)
     .await?;
     if row.lifecycle < Lifecycle::Stopping {
-        let state = if row.state.is_terminal() { row.state } else { ProcessState::Stopping };
-        let verdict = Verdict { reason: Some(reason::KILL_REQUESTED), ..Verdict::plain(state) };
-        transition(&mut transaction, process, Lifecycle::Stopping, &verdict, None, None, None, None).await?;
+        let state = if row.state.is_terminal() {
+            row.state
+        } else {
+            ProcessState::Stopping
+        };
+        let verdict = Verdict {
+            reason: Some(reason::KILL_REQUESTED),
+            ..Verdict::plain(state)
+        };
+        transition(
+            &mut transaction,
+            process,
+            Lifecycle::Stopping,
+            &verdict,
+            None,
+            None,
+            None,
+            None,
+        )
+        .await?;
     }
     Ok(transaction.commit().await?)
 }
@@ -177,11 +212,39 @@ pub async fn gone(pool: &PgPool, claim: &Claim, process: Uuid, verdict: &Verdict
     .fetch_one(&mut *transaction)
     .await?;
     if row.state.is_terminal() {
-        let known = reason::ALL.iter().copied().find(|known| Some(known.id) == row.reason.as_deref());
-        let verdict = Verdict { state: row.state, reason: known, message: row.message, exit_code: row.exit_code };
-        transition(&mut transaction, process, Lifecycle::Gone, &verdict, row.remedy.as_deref(), None, None, None).await?;
+        let known = reason::ALL
+            .iter()
+            .copied()
+            .find(|known| Some(known.id) == row.reason.as_deref());
+        let verdict = Verdict {
+            state: row.state,
+            reason: known,
+            message: row.message,
+            exit_code: row.exit_code,
+        };
+        transition(
+            &mut transaction,
+            process,
+            Lifecycle::Gone,
+            &verdict,
+            row.remedy.as_deref(),
+            None,
+            None,
+            None,
+        )
+        .await?;
     } else {
-        transition(&mut transaction, process, Lifecycle::Gone, verdict, None, None, None, None).await?;
+        transition(
+            &mut transaction,
+            process,
+            Lifecycle::Gone,
+            verdict,
+            None,
+            None,
+            None,
+            None,
+        )
+        .await?;
     }
     sqlx::query!(
         "with waiting as (delete from command_ready where key = $1 returning seq)
@@ -221,9 +284,12 @@ pub async fn hindered(
     message: &str,
 ) -> Result<(), ReportError> {
     let mut transaction = claimed(pool, claim).await?;
-    let lifecycle = sqlx::query_scalar!(r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#, process)
-        .fetch_one(&mut *transaction)
-        .await?;
+    let lifecycle = sqlx::query_scalar!(
+        r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#,
+        process
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
     let verdict = Verdict::because(ProcessState::Pending, why, message);
     transition(&mut transaction, process, lifecycle, &verdict, None, None, None, None).await?;
     Ok(transaction.commit().await?)
@@ -273,7 +339,17 @@ pub async fn vanished(pool: &PgPool, watch: &Watch, process: Uuid) -> Result<(),
         reason::DELETED_BY_OTHER,
         "its objects are not in the cluster any more, and nobody saw them end",
     );
-    transition(&mut transaction, process, Lifecycle::Gone, &verdict, None, None, None, None).await?;
+    transition(
+        &mut transaction,
+        process,
+        Lifecycle::Gone,
+        &verdict,
+        None,
+        None,
+        None,
+        None,
+    )
+    .await?;
     Ok(transaction.commit().await?)
 }
 
