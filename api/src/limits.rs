@@ -12,13 +12,14 @@ use crate::error::{Kind, Problem};
 
 /// Until the head of an answer has to be there. What streams afterwards takes as long as it likes.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// For the long poll, which may be asked to wait for a minute.
-const LONG_POLL_TIMEOUT: Duration = Duration::from_secs(90);
+/// For the long poll, which may be asked to wait for a minute, and for sources that come over a slow line.
+const LONG_TIMEOUT: Duration = Duration::from_secs(120);
+const LONG_ROUTES: [&str; 2] = ["/api/v1/commands/{id}", "/api/v1/functions/{name}"];
 
 pub(crate) async fn timeout(request: Request, next: Next) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let limit = if route == Some("/api/v1/commands/{id}") {
-        LONG_POLL_TIMEOUT
+    let limit = if route.is_some_and(|route| LONG_ROUTES.contains(&route)) {
+        LONG_TIMEOUT
     } else {
         TIMEOUT
     };
