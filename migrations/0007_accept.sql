@@ -107,6 +107,25 @@ begin
 end
 $$;
 
+-- Managers ask for it in the transaction that counts the attempt up. From anybody else it finds no attempt to make.
+create function accept_retry_process(new command) returns command
+language plpgsql
+set search_path = public, pg_temp
+as $$
+begin
+    if not exists (
+        select from process p
+         where p.id = new.process_id and p.attempt > 1 and p.desired = 'running' and p.state = 'failing'
+           and not exists (select from pod d where d.process_id = p.id and d.attempt = p.attempt)
+           and not exists (select from command c
+                            where c.process_id = p.id and c.kind = 'retry_process' and c.state = 'waiting')
+    ) then
+        raise exception 'process % has no attempt to make', new.process_id using errcode = 'OC409';
+    end if;
+    return new;
+end
+$$;
+
 -- A command that no manager has claimed ends here and now; one that is claimed can no longer be cancelled.
 create function accept_cancel_command(new command) returns command
 language plpgsql
@@ -181,7 +200,7 @@ begin
         when 'kill_process' then new := accept_kill_process(new);
         when 'delete_function' then new := accept_delete_function(new);
         when 'cancel_command' then new := accept_cancel_command(new);
-        when 'retry_process' then null;
+        when 'retry_process' then new := accept_retry_process(new);
         else raise exception 'unknown kind of command %', new.kind using errcode = 'OC422';
     end case;
     if new.idempotency_key is not null then

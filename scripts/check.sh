@@ -18,7 +18,7 @@ cargo fmt --all --check
 say "lints"
 cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 say "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items
 say "dependencies: who may use what, licences, sources"
 cargo deny --log-level error check bans licenses sources
 say "queries, against a database with every migration"

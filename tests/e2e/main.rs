@@ -1,4 +1,5 @@
 //! The product on real parts: its programs, Postgres, a registry, a cluster with a kubelet.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 
 mod build;
 mod crash;

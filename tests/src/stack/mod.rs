@@ -1,6 +1,6 @@
 //! The whole product for one test: a database and a function namespace of its own, the real binaries, and a client.
 //!
-//! Postgres, the registry and the cluster are shared by all tests of a run ([`containers`]).
+//! Postgres, the registry and the cluster are shared by all tests of a run ([`Containers`]).
 
 pub mod client;
 pub mod containers;
