@@ -97,7 +97,7 @@ pub struct Config {
     /// Days after which events and logs are dropped.
     #[arg(long, env = "OCTOPUS_KEEP_DAYS", default_value_t = 14, value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub keep_days: i32,
-    /// Seconds that an object of ours without a row is left alone.
+    /// Seconds that an object of a process that is gone is left alone, and that a process without objects is believed.
     #[arg(long, env = "OCTOPUS_ORPHAN_GRACE_SECONDS", default_value_t = 60)]
     pub orphan_grace_seconds: u64,
     /// Log as JSON, for collectors.
