@@ -4,7 +4,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 "$root/scripts/tools.sh" deny
-export PATH=$local_dir/tools/bin:$PATH
+export PATH=$kept_dir/tools/bin:$PATH
 log=$local_dir/log/advisories.log
 
 status=0

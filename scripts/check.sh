@@ -3,7 +3,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 "$root/scripts/tools.sh" demo build sqlx deny
-export PATH=$local_dir/tools/bin:$PATH SQLX_OFFLINE=true
+export PATH=$kept_dir/tools/bin:$PATH SQLX_OFFLINE=true
 
 say "scripts"
 scripts=$(find scripts k8s docker .ci -name '*.sh' -o -path .ci/run)

@@ -36,6 +36,6 @@ fi
 
 if [ "$what" = all ]; then
   [ ! -L .env ] || rm .env
-  rm -rf "$local_dir" target
+  rm -rf "$local_dir" "$kept_dir" target
   say "removed. Images that were pulled from a registry are left in the engine"
 fi

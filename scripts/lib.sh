@@ -5,6 +5,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit
 local_dir=$root/.local
 mkdir -p "$local_dir"
+# What takes minutes to compile and is the same for every checkout; make clean-all removes it.
+# shellcheck disable=SC2034 # read by those that source this file
+kept_dir=${OCTOPUS_KEPT_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/octopus-process-manager}
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 

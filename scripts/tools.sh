@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs what a target needs and the machine lacks. Everything but Debian packages goes into .local/.
+# Installs what a target needs and the machine lacks. Everything but Debian packages goes into .local/, and
+# compiled tools into a folder that all checkouts share (kept_dir in lib.sh).
 #
 #   tools.sh demo    what starts the stack
 #   tools.sh build   the compiler's presence, and uv
@@ -70,12 +71,12 @@ install_uv() {
 
 # The build folder is kept until the tool is there: an interrupted run goes on where it was.
 cargo_tool() { # crate, version, binary, minutes, cargo's arguments...
-  local crate=$1 version=$2 binary=$local_dir/tools/bin/$3 minutes=$4 build=$local_dir/build/$1
+  local crate=$1 version=$2 binary=$kept_dir/tools/bin/$3 minutes=$4 build=$kept_dir/build/$1
   shift 4
-  [ -x "$binary" ] && grep -q "\"$crate $version " "$local_dir/tools/.crates.toml" && return
+  [ -x "$binary" ] && grep -q "\"$crate $version " "$kept_dir/tools/.crates.toml" && return
   need_cargo
   say "compiling $crate $version, about $minutes minutes, once"
-  CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$local_dir/tools" "$crate" --version "$version" "$@"
+  CARGO_TARGET_DIR=$build cargo install --quiet --locked --root "$kept_dir/tools" "$crate" --version "$version" "$@"
   rm -rf "$build"
 }
 

@@ -15,6 +15,6 @@ for ((try = 0; try < 120; try++)); do
   sleep 0.5
 done
 address=$(docker port "$container" 5432/tcp | head -n 1)
-export DATABASE_URL=postgres://postgres:postgres@$address/postgres PATH=$local_dir/tools/bin:$PATH
+export DATABASE_URL=postgres://postgres:postgres@$address/postgres PATH=$kept_dir/tools/bin:$PATH
 sqlx migrate run --source migrations > /dev/null
 "$@"
