@@ -18,13 +18,13 @@ use crate::{watch, worker};
 pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
     while !shutdown.drain.is_cancelled() {
         let instance = Uuid::new_v4();
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "unknown".into());
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let since = Instant::now();
         match claim::register(
             &context.pool,
             instance,
             &context.config.cluster,
-            &host,
+            host.trim(),
             context.config.lease(),
         )
         .await

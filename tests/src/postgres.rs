@@ -199,7 +199,7 @@ async fn wait_for(options: &PgConnectOptions) {
 
 /// A static is never dropped, and a killed test drops nothing: a shell that waits for the end of our pipe removes the
 /// container.
-fn remove_when_we_end(container: &str) {
+pub(crate) fn remove_when_we_end(container: &str) {
     let script = format!("read -r _; docker rm --force --volumes {container} >/dev/null 2>&1");
     let watcher = Command::new("sh")
         .args(["-c", &script])

@@ -1,6 +1,5 @@
-//! Postgres, a registry with a password, and a cluster: started once for each run, from the images that the environment
-//! names. What is there already is used instead: `DATABASE_URL`, and `KUBECONFIG` with `OCTOPUS_REGISTRY_PUSH` and
-//! `OCTOPUS_REGISTRY_PULL`.
+//! A registry with a password and a cluster: started once for each run, from the images that the environment names. What
+//! is there already is used instead: `KUBECONFIG`, with `OCTOPUS_REGISTRY_PUSH` and `OCTOPUS_REGISTRY_PULL`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, Image, Imag
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
-/// `make test` removes whatever carries this label, before and after.
-const LABEL: (&str, &str) = ("octopus-process-manager", "test");
+use crate::postgres::{LABEL, remove_when_we_end};
+
 /// User and password of the registry.
 pub const REGISTRY_USER: (&str, &str) = ("octopus", "octopus-test");
 /// The same as a line of htpasswd, with bcrypt's lowest cost.
@@ -31,8 +30,6 @@ const PYTHONS: [(&str, &str, &str); 2] = [
 
 /// What all tests of a run share.
 pub struct Containers {
-    /// `postgres://user:password@host:port`, without a database, as a superuser.
-    pub postgres_url: String,
     /// Administrator's kubeconfig of the cluster.
     pub kubeconfig: PathBuf,
     /// URL that is pushed to.
@@ -41,7 +38,7 @@ pub struct Containers {
     pub registry_pull: String,
     /// The node's container, where it is ours: for faults that only it can have.
     pub node: Option<ContainerAsync<GenericImage>>,
-    _kept: Vec<ContainerAsync<GenericImage>>,
+    _registry: Option<ContainerAsync<GenericImage>>,
 }
 
 static CONTAINERS: OnceCell<Containers> = OnceCell::const_new();
@@ -52,46 +49,34 @@ pub async fn containers() -> &'static Containers {
 }
 
 async fn start() -> Containers {
-    let mut kept = Vec::new();
-    let postgres_url = match env::var("DATABASE_URL") {
-        Ok(url) => url
-            .rsplit_once('/')
-            .map_or(url.clone(), |(server, _)| server.to_owned()),
-        Err(_) => {
-            let (container, url) = postgres().await;
-            kept.push(container);
-            url
-        }
-    };
     if let Ok(kubeconfig) = env::var("KUBECONFIG") {
         let setting = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} must be set beside KUBECONFIG"));
         return Containers {
-            postgres_url,
             kubeconfig: kubeconfig.into(),
             registry_push: setting("OCTOPUS_REGISTRY_PUSH"),
             registry_pull: setting("OCTOPUS_REGISTRY_PULL"),
             node: None,
-            _kept: kept,
+            _registry: None,
         };
     }
     let id = std::process::id();
     let network = format!("octopus-test-{id}");
     let registry_name = format!("octopus-test-registry-{id}");
     let registry = registry(&network, &registry_name).await;
+    remove_when_we_end(registry.id());
     let port = registry.get_host_port_ipv4(5000).await.expect("the registry's port");
-    kept.push(registry);
     push_bases(port).await;
     let registry_pull = format!("{registry_name}:5000");
     let node = cluster(&network, &registry_pull).await;
+    remove_when_we_end(node.id());
     let kubeconfig = write_kubeconfig(&node).await;
     let registry_push = format!("http://127.0.0.1:{port}");
     Containers {
-        postgres_url,
         kubeconfig,
         registry_push,
         registry_pull,
         node: Some(node),
-        _kept: kept,
+        _registry: Some(registry),
     }
 }
 
@@ -99,21 +84,6 @@ fn image(variable: &str, default: &str) -> GenericImage {
     let name = env::var(variable).unwrap_or_else(|_| default.to_owned());
     let (name, tag) = name.rsplit_once(':').map_or((name.as_str(), "latest"), |parts| parts);
     GenericImage::new(name, tag)
-}
-
-async fn postgres() -> (ContainerAsync<GenericImage>, String) {
-    let container = image("POSTGRES_IMAGE", "postgres:17")
-        .with_exposed_port(ContainerPort::Tcp(5432))
-        // Twice: the server of the set-up says it as well.
-        .with_wait_for(WaitFor::message_on_stderr("listening on IPv4 address"))
-        .with_label(LABEL.0, LABEL.1)
-        .with_env_var("POSTGRES_PASSWORD", "test")
-        .with_cmd(["postgres", "-c", "fsync=off", "-c", "max_connections=500"])
-        .start()
-        .await
-        .expect("Postgres starts");
-    let port = container.get_host_port_ipv4(5432).await.expect("Postgres' port");
-    (container, format!("postgres://postgres:test@127.0.0.1:{port}"))
 }
 
 async fn registry(network: &str, name: &str) -> ContainerAsync<GenericImage> {

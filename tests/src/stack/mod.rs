@@ -9,8 +9,9 @@ pub mod programs;
 
 use std::path::PathBuf;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::PgPool;
 
+use crate::postgres::Database;
 use crate::stack::client::Client;
 use crate::stack::containers::{Containers, containers};
 use crate::stack::namespace::Namespace;
@@ -28,6 +29,7 @@ pub struct Stack {
     pub owner: PgPool,
     programs: Programs,
     _api: Program,
+    _database: Database,
 }
 
 impl Stack {
@@ -37,24 +39,22 @@ impl Stack {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = containers().await;
         let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let database = format!("e2e_{id}");
-        create_database(&shared.postgres_url, &database).await;
-        let owner_url = format!("{}/{database}", shared.postgres_url);
+        let database = Database::empty().await;
         let namespace = Namespace::create(&shared.kubeconfig, &id).await;
-        let programs = Programs::new(name, &id, owner_url.clone(), shared, &namespace);
+        let programs = Programs::new(name, &id, database.url.clone(), shared, &namespace);
         programs.migrate().await;
         let token = programs.token("admin").await;
         let (api, url) = programs.api().await;
         let client = Client::new(url, token);
         client.ready().await;
-        let owner = PgPool::connect(&owner_url).await.expect("the owner's connection");
         Self {
             shared,
             namespace,
             client,
-            owner,
+            owner: database.owner.clone(),
             programs,
             _api: api,
+            _database: database,
         }
     }
 
@@ -72,14 +72,4 @@ impl Stack {
     pub fn logs(&self) -> PathBuf {
         self.programs.logs()
     }
-}
-
-async fn create_database(server: &str, name: &str) {
-    let mut connection = PgConnection::connect(&format!("{server}/postgres"))
-        .await
-        .expect("Postgres answers");
-    sqlx::query(AssertSqlSafe(format!("create database {name}")))
-        .execute(&mut connection)
-        .await
-        .expect("a new database");
 }
