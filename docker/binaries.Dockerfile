@@ -41,7 +41,7 @@ COPY --from=uv /uv/bin/uv /usr/local/bin/
 COPY --from=build /src/target/release/octopus-manager /usr/local/bin/
 # A volume that is mounted here begins with the owner of the folder.
 VOLUME /var/cache/octopus
-CMD ["octopus-manager"]
+CMD ["octopus-manager", "run"]
 
 FROM base AS demo
 COPY --from=build /src/target/release/octopus-demo /usr/local/bin/

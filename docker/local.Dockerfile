@@ -23,7 +23,7 @@ RUN ["octopus-manager", "--version"]
 RUN ["uv", "--version"]
 # A volume that is mounted here begins with the owner of the folder.
 VOLUME /var/cache/octopus
-CMD ["octopus-manager"]
+CMD ["octopus-manager", "run"]
 
 FROM base AS demo
 COPY .local/image/octopus-demo /usr/local/bin/

@@ -4,7 +4,7 @@
 #
 #   /output/admin.kubeconfig        the administrator's, written by the cluster
 #   /kubernetes                     this project's k8s/
-#   /kubeconfig/manager.kubeconfig  the result
+#   /kubeconfig/manager.kubeconfig  the result, and the token that it names beside it
 set -eu
 export KUBECONFIG=/output/admin.kubeconfig
 server=https://cluster:6443 # what the manager calls the cluster; the file above says 127.0.0.1 or the host's name
@@ -24,14 +24,15 @@ for part in namespace rbac quota networkpolicy; do
   admin apply -f "/kubernetes/$part.yaml"
 done
 
-# A token bound to the account, as TokenRequest gives it: `kubectl create token` is younger than Kubernetes 1.20. A year,
-# since this cluster does not outlive its machine; ask for days on a cluster that does.
-token=$(echo '{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 31536000}}' |
+# What `octopus-manager login` does, in an image that has no such program: a token bound to the account, as TokenRequest
+# gives it (`kubectl create token` is younger than Kubernetes 1.20). The manager renews it; a day is for a stack that is down.
+token=$(echo '{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}' |
   admin create --raw "$account/token" -f - | sed -n 's/.*"token": *"\([^"]*\)".*/\1/p')
 [ -n "$token" ] || { echo "the cluster gave no token" >&2; exit 1; }
 authority=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')
 
 umask 077
+printf %s "$token" > /kubeconfig/manager.token.new
 cat > /kubeconfig/manager.kubeconfig.new << YAML
 apiVersion: v1
 kind: Config
@@ -43,13 +44,15 @@ clusters:
 users:
 - name: octopus-manager
   user:
-    token: $token
+    tokenFile: manager.token
 contexts:
 - name: manager
   context: {cluster: cluster, user: octopus-manager, namespace: octopus-functions}
 current-context: manager
 YAML
-# The user of the manager's image. Renamed last: the manager waits for the file and must not read half of it.
-chown 10001:10001 /kubeconfig/manager.kubeconfig.new
+# The user of the manager's image, which also replaces the token. The kubeconfig is renamed last: the manager waits for it,
+# and must not read half of it.
+chown 10001:10001 /kubeconfig /kubeconfig/manager.token.new /kubeconfig/manager.kubeconfig.new
+mv /kubeconfig/manager.token.new /kubeconfig/manager.token
 mv /kubeconfig/manager.kubeconfig.new /kubeconfig/manager.kubeconfig
 echo "the manager's kubeconfig is written"

@@ -15,3 +15,4 @@ for file in output/admin kubeconfig/manager; do
     sed "s|server: .*|server: https://127.0.0.1:${port:-6443}|" |
     replace "$local_dir/kubeconfig/${file#*/}.kubeconfig" 600
 done
+docker cp "$setup:/kubeconfig/manager.token" - | tar -xOf - | replace "$local_dir/kubeconfig/manager.token" 600

@@ -4,16 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::Args;
 use clap::builder::FalseyValueParser;
 use url::Url;
 
-/// Claims commands from Postgres, builds images, drives one Kubernetes cluster, and writes back what it sees.
-///
-/// It runs outside the cluster. Any number of managers may serve one cluster; each takes over within seconds what a dead
-/// one left. SIGTERM finishes what is under way, a second one gives it back at once.
-#[derive(Clone, Debug, Parser)]
-#[command(version)]
+use crate::cluster::gpu;
+
+/// The settings of a running manager. It runs outside the cluster; any number of managers may serve one, and each takes over
+/// within seconds what a dead one left. SIGTERM finishes what is under way, a second one gives it back at once.
+#[derive(Clone, Debug, Args)]
 pub struct Config {
     /// Postgres, as a login in the role octopus_manager. A direct connection: LISTEN does not pass a transaction pooler.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -24,6 +23,9 @@ pub struct Config {
     /// Kubeconfig of the manager's service account. It may appear later: the manager waits for it.
     #[arg(long, env = "KUBECONFIG")]
     pub kubeconfig: PathBuf,
+    /// Seconds that a renewed token lives. It is renewed at half of its life; API servers refuse less than 600.
+    #[arg(long, env = "OCTOPUS_TOKEN_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(600..))]
+    pub token_seconds: u32,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, env = "OCTOPUS_LISTEN", default_value = "127.0.0.1:8081")]
     pub listen: SocketAddr,
@@ -55,6 +57,9 @@ pub struct Config {
         default_value = "cp310=docker.io/library/python:3.10-slim,cp311=docker.io/library/python:3.11-slim,cp312=docker.io/library/python:3.12-slim,cp313=docker.io/library/python:3.13-slim"
     )]
     pub base_images: String,
+    /// System packages that all base images hold, separated by commas: what functions may ask for by `apt-get install`.
+    #[arg(long, env = "OCTOPUS_SYSTEM_PACKAGES", value_delimiter = ',')]
+    pub system_packages: Vec<String>,
     /// The uv binary, which resolves and unpacks dependencies.
     #[arg(long, env = "OCTOPUS_UV", default_value = "uv")]
     pub uv: PathBuf,
@@ -64,6 +69,13 @@ pub struct Config {
     /// Package index instead of PyPI. It may hold credentials, which are never shown.
     #[arg(long, env = "OCTOPUS_INDEX_URL", hide_env_values = true)]
     pub index_url: Option<Url>,
+    /// Namespace in which packages that exist as source only are built, each in a pod of its own (k8s/builds.yaml). Without it
+    /// such packages are refused.
+    #[arg(long, env = "OCTOPUS_BUILD_NAMESPACE")]
+    pub build_namespace: Option<String>,
+    /// Secret in that namespace whose key `url` is the package index with its password, for those pods.
+    #[arg(long, env = "OCTOPUS_BUILD_INDEX_SECRET")]
+    pub build_index_secret: Option<String>,
     /// Where wheels and layers are kept between builds. It may be emptied at any time.
     #[arg(long, env = "OCTOPUS_CACHE_DIR", default_value = "/var/cache/octopus")]
     pub cache_dir: PathBuf,
@@ -76,6 +88,18 @@ pub struct Config {
     /// Run pods in user namespaces. Needs Kubernetes 1.30 and nodes that can: ask the cluster's operator.
     #[arg(long, env = "OCTOPUS_USER_NAMESPACES", value_parser = FalseyValueParser::new())]
     pub user_namespaces: bool,
+    /// Extended resource that the nodes' device plugin offers for GPUs.
+    #[arg(long, env = "OCTOPUS_GPU_RESOURCE", default_value = "nvidia.com/gpu", value_parser = gpu::resource)]
+    pub gpu_resource: String,
+    /// Labels of the nodes that pods with GPUs run on: key=value,...
+    #[arg(long, env = "OCTOPUS_GPU_NODE_SELECTOR", default_value = "")]
+    pub gpu_node_selector: gpu::Selector,
+    /// Taints that pods with GPUs tolerate: `key[=value][:effect],...` Left out: taints that are named as the resource is.
+    #[arg(long, env = "OCTOPUS_GPU_TOLERATIONS")]
+    pub gpu_tolerations: Option<gpu::Tolerations>,
+    /// Runtime class of pods with GPUs instead of the one of all pods.
+    #[arg(long, env = "OCTOPUS_GPU_RUNTIME_CLASS")]
+    pub gpu_runtime_class: Option<String>,
     /// Seconds that a claim outlives its manager's last beat. Another manager takes over after that.
     #[arg(long, env = "OCTOPUS_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=300))]
     pub lease_seconds: u64,

@@ -11,8 +11,9 @@ use sqlx::PgPool;
 use crate::RunError;
 use crate::changes::Changes;
 use crate::cluster::Cluster;
+use crate::cluster::wheel::WheelPods;
 use crate::config::Config;
-use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry};
+use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry, WheelMaker};
 
 /// What every part of a running manager shares.
 pub struct Context {
@@ -24,6 +25,8 @@ pub struct Context {
     pub cluster: Cluster,
     /// The image builder.
     pub builder: Builder,
+    /// Pods that build wheels from source, where an operator allows it.
+    pub wheel_pods: Option<WheelPods>,
     /// Announces what changed.
     pub changes: Changes,
     /// What readiness shows.
@@ -31,6 +34,11 @@ pub struct Context {
 }
 
 impl Context {
+    /// What builds wheels from source, where an operator allows it.
+    pub fn wheels(&self) -> Option<&dyn WheelMaker> {
+        self.wheel_pods.as_ref().map(|pods| pods as &dyn WheelMaker)
+    }
+
     /// Announces that a command and what it is about have changed.
     pub fn announce(&self, claim: &Claim) {
         self.changes.announce(claim.id);
@@ -46,6 +54,7 @@ pub struct Health {
     leased: AtomicBool,
     cluster: AtomicBool,
     halted: Mutex<Option<String>>,
+    token: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -69,15 +78,21 @@ impl Health {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is wrong with the manager's token.
+    pub fn set_token(&self, problem: Option<String>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
     /// What is missing; empty when ready.
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.leased.load(Ordering::Relaxed) {
-            missing.push("no lease: is Postgres reachable?");
+            missing.push("no lease: is Postgres reachable?".to_owned());
         }
         if !self.cluster.load(Ordering::Relaxed) {
-            missing.push("the cluster's API server does not answer");
+            missing.push("the cluster's API server does not answer".to_owned());
         }
+        missing.extend(self.token.lock().unwrap_or_else(PoisonError::into_inner).clone());
         missing
     }
 }
@@ -139,6 +154,7 @@ pub(crate) fn image_settings(config: &Config) -> Result<ImageSettings, RunError>
         python: config.python.clone(),
         cache_dir: config.cache_dir.clone(),
         ca_bundle: config.ca_bundle.clone(),
+        system_packages: config.system_packages.iter().cloned().collect(),
         index_url: config.index_url.clone(),
     })
 }

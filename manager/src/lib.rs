@@ -4,12 +4,15 @@
 //! the cluster then shows is written back by the one manager that watches it ([`watch`]).
 
 pub mod changes;
+pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod context;
 mod http;
 pub mod image;
+pub mod login;
+pub mod renewal;
 pub mod session;
 pub mod shutdown;
 pub mod watch;
@@ -89,8 +92,19 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         },
     };
     tracing::info!(cluster.name = %config.cluster, cluster.version = %cluster.version, "octopus-manager starts");
+    let renewing = CancellationToken::new();
+    tokio::spawn(renewal::run(
+        config.clone(),
+        cluster.clone(),
+        health.clone(),
+        renewing.clone(),
+    ));
+    // The token lives to the end, as health does.
+    let _renewing = renewing.drop_guard();
     let changes = Changes::start(pool.clone());
+    let wheel_pods = cluster::wheel::WheelPods::new(&config, &cluster);
     let context = Arc::new(Context {
+        wheel_pods,
         config,
         pool,
         cluster,

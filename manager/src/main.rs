@@ -3,21 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use octopus_manager::config::Config;
+use octopus_manager::cli::Cli;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
-    octopus_shared::telemetry::init(config.log_json);
+    let cli = Cli::parse();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::error!("another TLS provider is already installed");
+        eprintln!("another TLS provider is already installed");
         return ExitCode::FAILURE;
     }
-    match octopus_manager::run(config, octopus_manager::shutdown::signals()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(error = %error, "octopus-manager ends");
-            ExitCode::FAILURE
-        }
-    }
+    cli.perform().await
 }

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::access::{Egress, Expose, Peer, check_egress, check_peers, default_callers};
+use crate::env::{EnvVar, check_env, is_object_name};
 use crate::error::{Checker, Invalid};
-use crate::process::{EnvVar, Resources, check_env};
+use crate::resources::Resources;
 
 /// Largest source that is taken, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 8 << 20;
@@ -18,14 +20,55 @@ pub struct FunctionSpec {
     pub cluster: String,
     /// Port on which the function answers HTTP.
     pub port: u16,
-    /// Plain environment variables. They are shown to everyone who may read; secrets do not belong here.
+    /// Environment variables: plain values, which everyone may read, and references to secrets.
     pub env: Vec<EnvVar>,
-    /// Limits of each pod.
+    /// Limits of each pod. What is left out comes from the `device_map` of the function's file, then from defaults.
     pub resources: Resources,
+    /// Seconds that a service may take from the start of its container until it listens and its set-up is performed, 10 to
+    /// 86400.
+    pub start_seconds: i32,
     /// Seconds between SIGTERM and SIGKILL when it is ended, 2 to 3600.
     pub stop_grace_seconds: i32,
-    /// Whether its pods may call other functions inside the cluster. Everything else stays closed.
+    /// How its services are reached.
+    pub expose: Expose,
+    /// Who may call it. Left out: pods of namespaces that are labelled `octopus-process-manager/caller=true`, and functions
+    /// with `calls_functions`. An empty list: nobody.
+    pub allow_from: Vec<Peer>,
+    /// Addresses outside of the function namespace that its pods may call. Everything else stays closed.
+    pub egress: Vec<Egress>,
+    /// Whether its pods may call other functions inside the cluster.
     pub calls_functions: bool,
+    /// Volumes that outlive its pods and its revisions, for models for one.
+    pub volumes: Vec<Volume>,
+    /// Secrets of type dockerconfigjson in the function namespace, for nodes that pull its images, beside the manager's own.
+    pub pull_secrets: Vec<String>,
+}
+
+/// A PersistentVolumeClaim that an operator made in the function namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Name of the claim.
+    pub claim: String,
+    /// Where it is seen in the container. The caches of model libraries (`HF_HOME`, `TORCH_HOME`) lie on the first volume that
+    /// can be written.
+    pub path: String,
+    /// Whether it cannot be written.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What a function's source says about how it is run, found without running it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Entry {
+    /// Route that sets it up, asked once with POST after each start: `/v1/setup`.
+    pub set_up: Option<String>,
+    /// Route that answers 200 to GET while it is well: `/v1/health-check`.
+    pub health: Option<String>,
+    /// Whether it expects `--host` and `--port`, as octopus_server's rewriting makes it.
+    pub takes_address: bool,
 }
 
 impl Default for FunctionSpec {
@@ -35,8 +78,14 @@ impl Default for FunctionSpec {
             port: 5000,
             env: Vec::new(),
             resources: Resources::default(),
+            start_seconds: 600,
             stop_grace_seconds: 30,
+            expose: Expose::default(),
+            allow_from: default_callers(),
+            egress: Vec::new(),
             calls_functions: false,
+            volumes: Vec::new(),
+            pull_secrets: Vec::new(),
         }
     }
 }
@@ -66,10 +115,102 @@ impl FunctionSpec {
             format!("{} is out of range", self.stop_grace_seconds),
             "choose 2 to 3600 seconds",
         );
+        checker.check(
+            (10..=86_400).contains(&self.start_seconds),
+            "spec.start_seconds",
+            format!("{} is out of range", self.start_seconds),
+            "choose 10 to 86400 seconds",
+        );
         check_env(&mut checker, "spec.env", &self.env);
         self.resources.check(&mut checker, "spec.resources");
+        check_peers(&mut checker, "spec.allow_from", &self.allow_from);
+        check_egress(&mut checker, "spec.egress", &self.egress);
+        self.check_reach(&mut checker);
+        self.check_names(&mut checker);
         checker.finish()
     }
+
+    /// This release applies the policies of the namespace alone: what would be accepted without effect is refused.
+    fn check_reach(&self, checker: &mut Checker) {
+        const REMEDY: &str =
+            "leave it out; the policies of the function namespace (k8s/networkpolicy.yaml) decide who may call";
+        let plain = self.expose == Expose::ClusterIp;
+        checker.check(
+            plain,
+            "spec.expose",
+            "only cluster_ip is available in this release",
+            REMEDY,
+        );
+        let default = self.allow_from == default_callers();
+        checker.check(
+            default,
+            "spec.allow_from",
+            "it is not available in this release",
+            REMEDY,
+        );
+        checker.check(
+            self.egress.is_empty(),
+            "spec.egress",
+            "it is not available in this release",
+            REMEDY,
+        );
+    }
+
+    /// Names of Kubernetes objects that somebody else makes.
+    fn check_names(&self, checker: &mut Checker) {
+        const REMEDY: &str = "use lower-case letters, digits, hyphens and dots, at most 253";
+        checker.check(
+            self.volumes.len() <= 20 && self.pull_secrets.len() <= 20,
+            "spec.volumes",
+            "more than 20 volumes or pull secrets",
+            "send at most 20 of each",
+        );
+        for (index, volume) in self.volumes.iter().take(20).enumerate() {
+            checker.check(
+                is_object_name(&volume.claim),
+                format!("spec.volumes[{index}].claim"),
+                "Kubernetes has no claim of such a name",
+                REMEDY,
+            );
+            let taken = self.volumes[..index].iter().any(|other| other.path == volume.path);
+            checker.check(
+                is_mount_path(&volume.path) && !taken,
+                format!("spec.volumes[{index}].path"),
+                format!(
+                    "nothing can be mounted at `{}`",
+                    volume.path.chars().take(60).collect::<String>().escape_debug()
+                ),
+                "use an absolute path of its own outside of the system's and the function's folders: `/models`",
+            );
+        }
+        for (index, secret) in self.pull_secrets.iter().take(20).enumerate() {
+            checker.check(
+                is_object_name(secret),
+                format!("spec.pull_secrets[{index}]"),
+                "Kubernetes has no Secret of such a name",
+                REMEDY,
+            );
+        }
+    }
+}
+
+/// Whether a volume may be mounted there: nowhere above, in or upon what the image or the node puts into a container.
+fn is_mount_path(path: &str) -> bool {
+    const TAKEN: [&str; 17] = [
+        "app", "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "root", "run", "sbin", "sys", "tmp",
+        "usr", "var", "opt",
+    ];
+    let Some(relative) = path.strip_prefix('/') else {
+        return false;
+    };
+    let mut parts = relative.split('/');
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 100
+            && !part.starts_with('.')
+            && part.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+    };
+    path.len() <= 255 && relative.split('/').all(plain) && parts.next().is_some_and(|top| !TAKEN.contains(&top))
 }
 
 const NAME_REMEDY: &str =
@@ -217,6 +358,29 @@ mod tests {
             .map(|invalid| invalid.field)
             .collect();
         assert_eq!(fields, ["spec.port", "spec.stop_grace_seconds"]);
+    }
+
+    #[test]
+    fn volumes_are_mounted_where_nothing_is() {
+        for good in ["/models", "/data/models", "/mnt/a.b_c-d"] {
+            assert!(is_mount_path(good), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "models",
+            "/app",
+            "/opt/octopus",
+            "/tmp/x",
+            "/dev/shm",
+            "/a/../b",
+            "/a//b",
+            "/a:b",
+            "/a/",
+            "/\u{e4}",
+        ] {
+            assert!(!is_mount_path(bad), "{bad}");
+        }
     }
 
     #[test]

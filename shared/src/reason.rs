@@ -24,6 +24,12 @@ reasons! {
     IMAGE_BUILD_FAILED = "image_build_failed", "The message names the line; mend the source and declare the function again.";
     /// No node has room or fits.
     UNSCHEDULABLE = "unschedulable", "Ask for less CPU or memory, or add a node; the message says what is missing.";
+    /// No node has the GPUs that it asks for to spare.
+    INSUFFICIENT_GPU = "insufficient_gpu", "Add a node with GPUs, or wait until others end; a node offers them as the resource that the manager's OCTOPUS_GPU_RESOURCE names, under the labels of OCTOPUS_GPU_NODE_SELECTOR.";
+    /// There is no such PersistentVolumeClaim.
+    VOLUME_NOT_FOUND = "volume_not_found", "Make the PersistentVolumeClaim that the message names, in the function namespace; the pod waits for it.";
+    /// The PersistentVolumeClaim has no volume yet.
+    VOLUME_PENDING = "volume_pending", "Make a PersistentVolume that the claim fits, or give the claim a storage class that makes one.";
     /// The namespace's quota is used up.
     QUOTA_EXCEEDED = "quota_exceeded", "End other processes or raise the ResourceQuota of the function namespace.";
     /// The node does not find the image.
@@ -33,9 +39,15 @@ reasons! {
     /// The image's name is malformed.
     INVALID_IMAGE_NAME = "invalid_image_name", "Check the manager's setting of the name that nodes pull from.";
     /// The container's configuration names something that is not there.
-    CONFIG_ERROR = "config_error", "Make what the message names; it is tried again by itself.";
+    CONFIG_ERROR = "config_error", "Make what the message names in the function namespace: the Secret, or the key in it; it is tried again by itself.";
     /// The container could not be started.
     START_ERROR = "start_error", "Check the command and the image; the message is the node's own.";
+    /// The route that sets the function up did not answer with success.
+    SET_UP_FAILED = "set_up_failed", "Read the end of the log; the set-up route has to answer 200 to 299 within start_seconds.";
+    /// The route that sets the function up was asked once and answered with success.
+    SET_UP_PERFORMED = "set_up_performed", "";
+    /// It tried to make more processes and threads than its node allows in a pod.
+    PROCESS_LIMIT = "process_limit", "Start fewer threads and processes, or raise podPidsLimit of the nodes' kubelet.";
     /// The container ends again and again.
     CRASH_LOOP = "crash_loop", "Read the log of the last run: the function ends by itself.";
     /// The container ended with an exit code other than 0.
@@ -48,6 +60,12 @@ reasons! {
     DEADLINE_EXCEEDED = "deadline_exceeded", "Raise timeout_seconds or do less in one task.";
     /// The node ended the pod to save itself.
     EVICTED = "evicted", "Raise resources.ephemeral_storage or print and write less.";
+    /// Its files in /tmp outgrew their limit, and the node ended the pod.
+    EVICTED_SCRATCH = "evicted_scratch", "Raise resources.ephemeral_storage, write less into /tmp, or keep models on a volume.";
+    /// Its log outgrew the room that it has on the node, and the node ended the pod.
+    EVICTED_LOG_VOLUME = "evicted_log_volume", "Print less: it printed faster than the node rotates logs away.";
+    /// Its files in /dev/shm outgrew their limit, and the node ended the pod.
+    EVICTED_SHARED_MEMORY = "evicted_shared_memory", "Raise resources.shared_memory or use less of it.";
     /// The pod's node is not answering.
     NODE_LOST = "node_lost", "Check the node; nothing is known about the container.";
     /// Somebody else deleted the pod.
@@ -75,6 +93,21 @@ mod tests {
     use std::collections::HashSet;
 
     use super::ALL;
+
+    #[test]
+    fn the_page_of_reasons_has_each_with_its_remedy() {
+        let page = include_str!("../../docs/reasons.md");
+        for reason in ALL {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| `{}` |", reason.id)));
+            assert!(
+                row.is_some_and(|row| row.contains(reason.remedy)),
+                "docs/reasons.md does not have {} with its remedy: {row:?}",
+                reason.id
+            );
+        }
+    }
 
     #[test]
     fn ids_are_unique() {

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
 mod create;
+mod image;
 mod logs;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ async fn main() {
         std::thread::available_parallelism().map_or(0, usize::from)
     );
     let stack = Stack::start("bench").await;
+    image::run(&stack).await;
     create::run(&stack).await;
     logs::run(&stack).await;
 }

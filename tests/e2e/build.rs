@@ -78,7 +78,7 @@ async fn what_cannot_be_built_says_which_line_and_why() {
         (
             "source-only",
             python("\"pip install fasttext==0.9.2\""),
-            &["fasttext", "source distribution"],
+            &["fasttext", "could not be built"],
         ),
         (
             "traversal",
@@ -176,4 +176,46 @@ async fn bad_requests_are_refused_at_the_border() {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_exists_as_source_only_is_built_in_a_pod_once() {
+    let stack = Stack::start("source-only").await;
+    let _manager = stack.manager().await;
+    let client = &stack.client;
+    // A registry that is there already may know the source of an earlier run.
+    let run = stack.namespace.name.clone();
+    let source = |mark: &str| {
+        format!(
+            "# {run}\ndependencies = [\"pip install docopt==0.6.2\"]\nimport docopt\nprint('{mark}', docopt.__version__)\n"
+        )
+    };
+    let log = async |name: &str| {
+        client
+            .get(&format!("/api/v1/functions/{name}/revisions/1/build-log"))
+            .await
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    client.build("first", &source("first"), json!({})).await;
+    let built = log("first").await;
+    assert!(built.contains("docopt-0.6.2-py2.py3-none-any.whl"), "{built}");
+    client.build("second", &source("second"), json!({})).await;
+    let again = log("second").await;
+    assert!(
+        again.contains("was built before") || again.contains("as in an earlier image"),
+        "{again}"
+    );
+    let process = client.start("second", json!({"kind": "task"})).await;
+    client.shows(process, "lifecycle", "gone", 60).await;
+    // Before it, Python may warn of what is old in the package.
+    assert!(client.log(process).await.ends_with(b"second 0.6.2\n"));
+    let builds: kube::Api<k8s_openapi::api::core::v1::Pod> =
+        kube::Api::namespaced(stack.namespace.admin.clone(), &stack.namespace.builds);
+    octopus_tests::stack::client::until("the pod of the build to be gone", 30, async || {
+        let left = builds.list(&kube::api::ListParams::default()).await.ok()?;
+        left.items.is_empty().then_some(())
+    })
+    .await;
 }

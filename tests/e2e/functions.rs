@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 pub(crate) const HELLO: &str = include_str!("functions/hello.py");
 /// A task that does what its arguments say: `print COUNT`, `exit CODE`, `sleep SECONDS`, in order.
 pub(crate) const WORK: &str = include_str!("functions/work.py");
+/// A task that calls a URL inside of the cluster and prints the answer.
+pub(crate) const CALL: &str = include_str!("../functions/call.py");
 
 /// Settings of a function of which many run at once on a small node.
 pub(crate) fn small() -> Value {

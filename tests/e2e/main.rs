@@ -1,5 +1,6 @@
 //! The product on real parts: its programs, Postgres, a registry, a cluster with a kubelet.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
+#![expect(clippy::print_stdout, reason = "figures that are said and not asserted")]
 
 mod build;
 mod crash;
@@ -8,4 +9,7 @@ mod kill;
 mod lifecycle;
 mod logs;
 mod managers;
+mod octopus_files;
 mod rights;
+mod token;
+mod wants;

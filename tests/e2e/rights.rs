@@ -59,6 +59,13 @@ async fn the_managers_credential_reaches_nothing_else() {
             "POST",
             format!("/api/v1/namespaces/{here}/serviceaccounts/default/token"),
         ),
+        (
+            "POST",
+            format!(
+                "/api/v1/namespaces/{}/serviceaccounts/default/token",
+                stack.namespace.managers
+            ),
+        ),
         ("GET", "/api/v1/nodes".to_owned()),
         ("GET", "/api/v1/nodes/cluster/proxy/pods".to_owned()),
     ] {

@@ -18,3 +18,4 @@ mod api_roles;
 mod api_schema;
 mod api_shared;
 mod api_waiting;
+mod services_without_pods;

@@ -70,7 +70,10 @@ pub async fn build(database: &Database, claim: &Claim) {
         claim,
         revision,
         &image,
-        Some(&json!({"functions": []})),
+        (
+            Some(&json!({"functions": []})),
+            &octopus_shared::function::Entry::default(),
+        ),
         "built",
     )
     .await

@@ -130,8 +130,8 @@ mod tests {
         );
         assert_eq!(fields::<ProcessSpec>(r#"{}"#, ""), ["kind"]);
         assert_eq!(
-            fields::<ProcessSpec>(r#"{"kind":"task","env":[{"name":"A","value":"1"},{"name":"B"}]}"#, ""),
-            ["env[1].value"]
+            fields::<ProcessSpec>(r#"{"kind":"task","env":[{"name":"A","value":"1"},{"value":"B"}]}"#, ""),
+            ["env[1].name"]
         );
         assert_eq!(fields::<ProcessSpec>(r#"{"kind":"job"}"#, ""), ["kind"]);
         assert_eq!(fields::<ProcessSpec>("{", ""), ["body"]);

@@ -55,6 +55,8 @@ podPidsLimit: ${POD_PIDS_LIMIT:-512}
 maxPods: ${MAX_PODS:-500}
 containerLogMaxSize: ${LOG_MAX_SIZE:-10Mi}
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%}
+# The disk is the machine's, and may be full of other things: then images would go that nothing can pull again.
+imageGCHighThresholdPercent: 100
 serializeImagePulls: false
 registryPullQPS: 50
 registryBurst: 100

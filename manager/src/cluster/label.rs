@@ -23,6 +23,8 @@ pub const KIND: &str = "octopus-process-manager/kind";
 pub const CALLS_FUNCTIONS: &str = "octopus-process-manager/calls-functions";
 /// Hash of the object as we made it: tells an adopted object from a foreign or changed one.
 pub const SPEC_HASH: &str = "octopus-process-manager/spec-hash";
+/// Route that set a function up before its pod was ready: an annotation of the pods of services that have one.
+pub const SET_UP: &str = "octopus-process-manager/set-up";
 /// When a kill lowered the deadline of a pod.
 pub const STOPPING_SINCE: &str = "octopus-process-manager/stopping-since";
 /// Kubernetes' own recommended label.
@@ -70,6 +72,11 @@ pub fn attempt_of(metadata: &ObjectMeta) -> i32 {
 /// `service` or `task`, as a pod says it.
 pub fn kind_of(metadata: &ObjectMeta) -> Option<&str> {
     metadata.labels.as_ref()?.get(KIND).map(String::as_str)
+}
+
+/// The route that set a pod's function up before it was ready.
+pub fn set_up_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(SET_UP).map(String::as_str)
 }
 
 /// Whether an object is of this installation.

@@ -1,9 +1,13 @@
 //! The cluster: the only place that speaks with its API server. Every call has a time limit, every write names what it is
 //! about by uid, and 404 on a deletion means done.
 
+pub mod gpu;
 pub mod label;
 pub mod object;
 pub mod state;
+pub mod token;
+pub mod wheel;
+pub mod why;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -12,9 +16,9 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +26,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::cluster::object::Surroundings;
+use crate::cluster::token::{Bearer, Found};
 use crate::config::Config;
 
 /// No call to the API server takes longer; logs and watches have idle limits of their own.
@@ -67,6 +72,10 @@ impl From<kube::Error> for ClusterError {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    /// The token that its requests carry.
+    pub bearer: Bearer,
+    /// The token that the kubeconfig gave at first.
+    pub found: Option<Found>,
     /// The function namespace.
     pub namespace: String,
     /// The API server's gitVersion.
@@ -89,17 +98,17 @@ impl Cluster {
         installation: Uuid,
         installed_at: DateTime<Utc>,
     ) -> Result<Self, ClusterError> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
-        };
-        let kubeconfig = Kubeconfig::read_from(&config.kubeconfig).map_err(|error| unusable(&error))?;
-        let mut settings = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| unusable(&error))?;
+        let (mut settings, found) = token::read(&config.kubeconfig).await?;
         settings.connect_timeout = Some(Duration::from_secs(5));
         // A retried create answers 409 for our own object; every command is retried as a whole instead.
         settings.default_retry = false;
-        let client = Client::try_from(settings).map_err(|error| unusable(&error))?;
+        let bearer = Bearer::default();
+        if let Some(found) = &found {
+            bearer.set(&found.token)?;
+        }
+        let client = token::client(settings, &bearer).map_err(|error| {
+            ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
+        })?;
         let version = limited(client.apiserver_version()).await?;
         let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
         let around = Surroundings {
@@ -108,9 +117,17 @@ impl Cluster {
             runtime_class: config.runtime_class.clone(),
             // An older API server would drop the field and run the pod as if it had not been asked for.
             user_namespaces: config.user_namespaces && minor >= 30,
+            gpus: gpu::Gpus {
+                resource: config.gpu_resource.clone(),
+                selector: config.gpu_node_selector.clone(),
+                tolerations: config.gpu_tolerations.clone(),
+                runtime_class: config.gpu_runtime_class.clone(),
+            },
         };
         Ok(Self {
             client,
+            bearer,
+            found,
             namespace: config.namespace.clone(),
             version: version.git_version,
             minor,
@@ -125,6 +142,19 @@ impl Cluster {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Pods of another namespace: that of the builds.
+    pub fn pods_of(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A fresh token for an account: the manager's own is the only one that it may ask for.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn renew_token(&self, namespace: &str, account: &str, seconds: u32) -> Result<String, ClusterError> {
+        request_token(&Api::namespaced(self.client.clone(), namespace), account, seconds).await
     }
 
     /// The API server's version: whether it answers.
@@ -311,8 +341,28 @@ impl Controllers {
     }
 }
 
+/// A token for an account, bound to nothing but it.
+pub(crate) async fn request_token(
+    accounts: &Api<ServiceAccount>,
+    account: &str,
+    seconds: u32,
+) -> Result<String, ClusterError> {
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            expiration_seconds: Some(i64::from(seconds)),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let made = limited(accounts.create_token_request(account, &PostParams::default(), &request)).await?;
+    made.status
+        .map(|status| status.token)
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| ClusterError::Away("it answered without a token".into()))
+}
+
 /// A call, within its time limit.
-async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
+pub(crate) async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ClusterError> {
     let started = std::time::Instant::now();
     let answer = match tokio::time::timeout(CALL_LIMIT, call).await {
         Ok(answer) => answer.map_err(ClusterError::from),

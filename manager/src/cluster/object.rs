@@ -1,25 +1,23 @@
 //! Rows -> Kubernetes objects. Pure functions that return typed structs; the snapshots beside this file show them as YAML.
 
+pub(super) mod need;
+mod pod;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Pod,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-    Service, ServicePort, ServiceSpec, TCPSocketAction, Volume, VolumeMount,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use octopus_shared::db::report::ProcessRow;
 use uuid::Uuid;
 
+use self::pod::pod_spec;
+use super::gpu::Gpus;
 use super::label;
 
 /// Name of the one container of every pod.
 pub const CONTAINER: &str = "function";
-/// User and group that functions run as.
-const NOBODY: i64 = 65532;
 /// Seconds that a task runs at most when nothing was asked for.
 const DEFAULT_TIMEOUT_SECONDS: i64 = 3600;
 
@@ -34,6 +32,8 @@ pub struct Surroundings {
     pub runtime_class: Option<String>,
     /// Whether pods run in user namespaces.
     pub user_namespaces: bool,
+    /// Where pods with GPUs run.
+    pub gpus: Gpus,
 }
 
 /// The Service and the Deployment of a process of kind `service`.
@@ -66,16 +66,11 @@ pub fn service(
                 match_labels: Some(selector),
                 ..LabelSelector::default()
             },
-            strategy: Some(DeploymentStrategy {
-                type_: Some("RollingUpdate".into()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
-                }),
-            }),
+            strategy: Some(strategy(process)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(pod_labels(around, process)),
+                    annotations: pod::annotations(process),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod_spec(around, process, image, true)),
@@ -85,6 +80,23 @@ pub fn service(
         ..Deployment::default()
     };
     Ok((hashed(service)?, hashed(deployment)?))
+}
+
+/// One pod more while it is replaced, but not where that one would wait for the GPU that the old one holds.
+fn strategy(process: &ProcessRow) -> DeploymentStrategy {
+    if need::limits(process).gpus > 0 {
+        return DeploymentStrategy {
+            type_: Some("Recreate".into()),
+            rolling_update: None,
+        };
+    }
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".into()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(0)),
+        }),
+    }
 }
 
 /// The Pod of one attempt of a process of kind `task`.
@@ -131,139 +143,6 @@ fn pod_labels(around: &Surroundings, process: &ProcessRow) -> BTreeMap<String, S
     labels
 }
 
-/// Isolation by default: no root, no privilege, no token, a read-only root, sized scratch space, limits on everything.
-fn pod_spec(around: &Surroundings, process: &ProcessRow, image: &str, answers: bool) -> PodSpec {
-    PodSpec {
-        automount_service_account_token: Some(false),
-        enable_service_links: Some(false),
-        host_users: around.user_namespaces.then_some(false),
-        image_pull_secrets: around
-            .pull_secret
-            .as_ref()
-            .map(|name| vec![LocalObjectReference { name: name.clone() }]),
-        runtime_class_name: around.runtime_class.clone(),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(NOBODY),
-            run_as_group: Some(NOBODY),
-            fs_group: Some(NOBODY),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".into(),
-                ..SeccompProfile::default()
-            }),
-            ..PodSecurityContext::default()
-        }),
-        termination_grace_period_seconds: Some(process.function_spec.stop_grace_seconds.into()),
-        containers: vec![container(process, image, answers)],
-        volumes: Some(vec![Volume {
-            name: "scratch".into(),
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity(resources(process).ephemeral_storage.clone())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..Volume::default()
-        }]),
-        ..PodSpec::default()
-    }
-}
-
-fn container(process: &ProcessRow, image: &str, answers: bool) -> Container {
-    let port = process.function_spec.port.into();
-    Container {
-        name: CONTAINER.into(),
-        image: Some(image.to_owned()),
-        image_pull_policy: Some("IfNotPresent".into()),
-        command: Some(["python", "-u", "/app/main.py"].map(String::from).into()),
-        args: Some(process.spec.args.clone()).filter(|args| !args.is_empty()),
-        env: Some(environment(process)),
-        ports: answers.then(|| {
-            vec![ContainerPort {
-                name: Some("http".into()),
-                container_port: port,
-                ..ContainerPort::default()
-            }]
-        }),
-        // TCP, not HTTP: a health route is optional in a function's file.
-        readiness_probe: answers.then(|| Probe {
-            tcp_socket: Some(TCPSocketAction {
-                port: IntOrString::String("http".into()),
-                ..TCPSocketAction::default()
-            }),
-            period_seconds: Some(2),
-            timeout_seconds: Some(2),
-            failure_threshold: Some(5),
-            ..Probe::default()
-        }),
-        resources: Some(requirements(process)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".into()]),
-                ..Capabilities::default()
-            }),
-            read_only_root_filesystem: Some(true),
-            ..SecurityContext::default()
-        }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "scratch".into(),
-            mount_path: "/tmp".into(),
-            ..VolumeMount::default()
-        }]),
-        ..Container::default()
-    }
-}
-
-/// Later ones win: what every function is given, the function's own, the process's own.
-fn environment(process: &ProcessRow) -> Vec<EnvVar> {
-    let given = [("HOME", "/tmp"), ("TMPDIR", "/tmp"), ("XDG_CACHE_HOME", "/tmp/.cache")];
-    let declared = process.function_spec.env.iter().chain(&process.spec.env);
-    let merged: BTreeMap<&str, &str> = given
-        .into_iter()
-        .chain(declared.map(|variable| (variable.name.as_str(), variable.value.as_str())))
-        .collect();
-    merged
-        .into_iter()
-        .map(|(name, value)| EnvVar {
-            name: name.to_owned(),
-            value: Some(value.to_owned()),
-            ..EnvVar::default()
-        })
-        .collect()
-}
-
-fn resources(process: &ProcessRow) -> &octopus_shared::process::Resources {
-    process
-        .spec
-        .resources
-        .as_ref()
-        .unwrap_or(&process.function_spec.resources)
-}
-
-fn requirements(process: &ProcessRow) -> ResourceRequirements {
-    let resources = resources(process);
-    let quantities = |list: [(&str, &str); 3]| {
-        Some(
-            list.into_iter()
-                .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())))
-                .collect(),
-        )
-    };
-    ResourceRequirements {
-        limits: quantities([
-            ("cpu", &resources.cpu),
-            ("memory", &resources.memory),
-            ("ephemeral-storage", &resources.ephemeral_storage),
-        ]),
-        // Without a request of its own, scratch space would be reserved at its limit.
-        requests: quantities([
-            ("cpu", &resources.cpu_request),
-            ("memory", &resources.memory),
-            ("ephemeral-storage", "16Mi"),
-        ]),
-        ..ResourceRequirements::default()
-    }
-}
-
 fn hashed<K: kube::Resource + serde::Serialize>(mut object: K) -> Result<K, serde_json::Error> {
     let hash = label::spec_hash(&object)?;
     object
@@ -276,8 +155,9 @@ fn hashed<K: kube::Resource + serde::Serialize>(mut object: K) -> Result<K, serd
 
 #[cfg(test)]
 mod tests {
-    use octopus_shared::function::FunctionSpec;
-    use octopus_shared::process::{EnvVar, Lifecycle, ProcessKind, ProcessSpec, ProcessState};
+    use octopus_shared::env::EnvVar as Variable;
+    use octopus_shared::function::{Entry, FunctionSpec, Volume};
+    use octopus_shared::process::{Lifecycle, ProcessKind, ProcessSpec, ProcessState};
 
     use super::*;
 
@@ -287,6 +167,12 @@ mod tests {
             pull_secret: None,
             runtime_class: None,
             user_namespaces: false,
+            gpus: Gpus {
+                resource: "nvidia.com/gpu".into(),
+                selector: "gpu=a100".parse().unwrap(),
+                tolerations: None,
+                runtime_class: Some("nvidia".into()),
+            },
         }
     }
 
@@ -297,17 +183,13 @@ mod tests {
             function: "hello".into(),
             revision: 3,
             function_spec: FunctionSpec {
-                env: vec![EnvVar {
-                    name: "MODE".into(),
-                    value: "function".into(),
-                }],
+                env: vec![Variable::plain("MODE", "function")],
                 ..FunctionSpec::default()
             },
+            entry: Default::default(),
+            device_map: BTreeMap::new(),
             spec: ProcessSpec {
-                env: vec![EnvVar {
-                    name: "MODE".into(),
-                    value: "process".into(),
-                }],
+                env: vec![Variable::plain("MODE", "process")],
                 ..ProcessSpec::new(kind)
             },
             killed: false,
@@ -340,6 +222,44 @@ mod tests {
         process.spec.args = vec!["--fast".into()];
         process.function_spec.calls_functions = true;
         insta::assert_yaml_snapshot!("task", task(&around, &process, "registry/functions@sha256:0").unwrap());
+    }
+
+    #[test]
+    fn a_service_with_everything() {
+        let around = Surroundings {
+            pull_secret: Some("pull".into()),
+            runtime_class: Some("gvisor".into()),
+            ..around()
+        };
+        let volume = |claim: &str, path: &str, read_only| Volume {
+            claim: claim.into(),
+            path: path.into(),
+            read_only,
+        };
+        let mut process = process(ProcessKind::Service);
+        process.device_map = [("cuda:0".into(), "10GiB".into()), ("cpu".into(), "2GiB".into())].into();
+        process.entry = Entry {
+            set_up: Some("/v1/setup".into()),
+            health: Some("/v1/health-check".into()),
+            takes_address: true,
+        };
+        process.spec.args = vec!["--port=5000".into(), "--fast".into()];
+        process.function_spec = FunctionSpec {
+            start_seconds: 60,
+            env: vec![
+                Variable::secret("API_KEY", "keys", "openai"),
+                Variable::plain("TORCH_HOME", "/models/mine"),
+            ],
+            volumes: vec![
+                volume("data", "/data", true),
+                volume("models", "/models", false),
+                volume("models", "/shown", true),
+            ],
+            pull_secrets: vec!["pull".into(), "other".into()],
+            ..FunctionSpec::default()
+        };
+        let (_, deployment) = service(&around, &process, "registry/functions@sha256:0").unwrap();
+        insta::assert_yaml_snapshot!("everything", deployment);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use octopus_shared::pod::{ContainerStatus, PodObservation, Verdict};
 use octopus_shared::process::{ProcessKind, ProcessState};
 use octopus_shared::reason::{self, Reason};
 
-use super::label;
 use super::object::CONTAINER;
+use super::{label, why};
 
 /// Folds a pod. None: it lacks what every pod of ours has, so it is not one.
 pub fn fold(pod: &Pod, gone: bool) -> Option<PodObservation> {
@@ -93,7 +93,10 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
             exit_code: Some(0),
             ..Verdict::plain(ProcessState::Succeeded)
         },
-        (_, Some("Evicted")) => Verdict::because(ProcessState::Failed, reason::EVICTED, words(&status.message)),
+        (_, Some("Evicted")) => {
+            let message = words(&status.message);
+            Verdict::because(ProcessState::Failed, why::evicted(pod.spec.as_ref(), &message), message)
+        }
         (_, Some("NodeLost")) => Verdict::because(ProcessState::Failing, reason::NODE_LOST, words(&status.message)),
         ("Failed", Some("DeadlineExceeded")) => Verdict {
             state: if state.running.is_some() {
@@ -109,21 +112,25 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
             Some(terminated) => ended(terminated),
             None => Verdict::because(ProcessState::Failed, reason::START_ERROR, words(&status.message)),
         },
-        ("Running", _) => running(label::kind_of(&pod.metadata), &status, function, &state),
-        _ => pending(&status, &state),
+        ("Running", _) => running(pod, &status, function, &state),
+        _ => pending(pod, &status, &state),
     }
 }
 
-fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, state: &ContainerState) -> Verdict {
+fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         let mut verdict = waits(waiting.reason.as_deref(), waiting.message.as_deref());
         let last = function
             .and_then(|function| function.last_state.as_ref())
             .and_then(|last| last.terminated.as_ref());
         if let (Some(reason::CRASH_LOOP), Some(last)) = (verdict.reason, last) {
-            let why = ended(last);
-            verdict.exit_code = why.exit_code;
-            verdict.message = why.message.map(|message| format!("the last run: {message}"));
+            let last = ended(last);
+            verdict.exit_code = last.exit_code;
+            verdict.message = last.message.map(|message| format!("the last run: {message}"));
+            // Whatever says more than that it ends again and again.
+            if let Some(why @ (reason::SET_UP_FAILED | reason::PROCESS_LIMIT | reason::OOM_KILLED)) = last.reason {
+                verdict.reason = Some(why);
+            }
         }
         return verdict;
     }
@@ -133,7 +140,7 @@ fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, st
             ..ended(terminated)
         };
     }
-    if kind == Some(ProcessKind::Task.as_str()) {
+    if label::kind_of(&pod.metadata) == Some(ProcessKind::Task.as_str()) {
         // Without a probe Kubernetes calls every running container ready; a task has nothing to be ready for.
         return Verdict::plain(ProcessState::Running);
     }
@@ -143,14 +150,21 @@ fn running(kind: Option<&str>, status: &PodStatus, function: Option<&Status>, st
         .flatten()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let answers = function.is_some_and(|function| function.ready);
-    Verdict::plain(if ready && answers {
-        ProcessState::Ready
-    } else {
-        ProcessState::Running
-    })
+    if !(ready && answers) {
+        return Verdict::plain(ProcessState::Running);
+    }
+    match label::set_up_of(&pod.metadata) {
+        // Its startup probe succeeds only after the route did.
+        Some(route) => Verdict::because(
+            ProcessState::Ready,
+            reason::SET_UP_PERFORMED,
+            format!("POST {route} was answered with success"),
+        ),
+        None => Verdict::plain(ProcessState::Ready),
+    }
 }
 
-fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
+fn pending(pod: &Pod, status: &PodStatus, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         return waits(waiting.reason.as_deref(), waiting.message.as_deref());
     }
@@ -160,11 +174,14 @@ fn pending(status: &PodStatus, state: &ContainerState) -> Verdict {
             && condition.reason.as_deref() == Some("Unschedulable")
     });
     match unscheduled {
-        Some(condition) => Verdict::because(
-            ProcessState::Starting,
-            reason::UNSCHEDULABLE,
-            condition.message.clone().unwrap_or_default(),
-        ),
+        Some(condition) => {
+            let message = condition.message.clone().unwrap_or_default();
+            Verdict::because(
+                ProcessState::Starting,
+                why::unschedulable(pod.spec.as_ref(), &message),
+                message,
+            )
+        }
         None => Verdict::plain(ProcessState::Starting),
     }
 }
@@ -173,6 +190,9 @@ fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
     let because = |state, reason: Reason| Verdict::because(state, reason, message.unwrap_or_default());
     let not_found =
         message.is_some_and(|message| message.contains("not found") || message.contains("manifest unknown"));
+    if let Some(why) = message.and_then(why::volume) {
+        return because(ProcessState::Starting, why);
+    }
     match kubernetes {
         Some("ImagePullBackOff" | "ErrImagePull") if not_found => {
             because(ProcessState::Failing, reason::IMAGE_NOT_FOUND)
@@ -199,6 +219,12 @@ fn ended(terminated: &ContainerStateTerminated) -> Verdict {
         .or(code.filter(|code| *code > 128).map(|code| code - 128));
     let (reason, message) = match (terminated.reason.as_deref(), signal, code) {
         (Some("OOMKilled"), ..) => (reason::OOM_KILLED, "it used more memory than its limit".to_owned()),
+        // The starter's last words.
+        _ if code != Some(0)
+            && let Some((why, words)) = said(terminated) =>
+        {
+            (why, words)
+        }
         (Some("StartError" | "ContainerCannotRun"), ..) => {
             (reason::START_ERROR, terminated.message.clone().unwrap_or_default())
         }
@@ -218,6 +244,18 @@ fn ended(terminated: &ContainerStateTerminated) -> Verdict {
         message: Some(message),
         exit_code: code,
     }
+}
+
+/// What the starter wrote about an end that it knows the reason of: `octopus/<reason>: <words>`. A function can write it too,
+/// and deceives its own user with it.
+fn said(terminated: &ContainerStateTerminated) -> Option<(Reason, String)> {
+    terminated.message.as_deref()?.lines().rev().find_map(|line| {
+        let (id, words) = line.strip_prefix("octopus/")?.split_once(':')?;
+        let why = [reason::SET_UP_FAILED, reason::PROCESS_LIMIT]
+            .into_iter()
+            .find(|known| known.id == id)?;
+        Some((why, words.trim().chars().take(1000).collect()))
+    })
 }
 
 #[cfg(test)]
@@ -347,6 +385,107 @@ mod tests {
         assert_eq!(observe(status.clone()).verdict.state, ProcessState::Running);
         status["containerStatuses"][0]["ready"] = true.into();
         assert_eq!(observe(status).verdict.state, ProcessState::Ready);
+    }
+
+    #[test]
+    fn ready_after_its_set_up_says_so() {
+        let pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string()},
+                         "annotations": {label::SET_UP: "/v1/setup"}},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
+                {"name": CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]},
+        });
+        let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap().verdict;
+        assert_eq!(
+            (seen.state, seen.reason),
+            (ProcessState::Ready, Some(reason::SET_UP_PERFORMED))
+        );
+    }
+
+    #[test]
+    fn kubernetes_own_words_are_kept_and_the_starters_are_heard() {
+        use ProcessState::{Failed, Failing, Starting, Succeeded};
+        let waiting =
+            |reason: &str, message: &str| with("Pending", json!({"waiting": {"reason": reason, "message": message}}));
+        let said = |phase: &str, code: i32, message: &str| {
+            with(
+                phase,
+                json!({"terminated": {"exitCode": code, "reason": "Error", "message": message}}),
+            )
+        };
+        let mut again = with(
+            "Running",
+            json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}),
+        );
+        again["containerStatuses"][0]["lastState"] =
+            json!({"terminated": {"exitCode": 70, "message": "octopus/set_up_failed: POST /v1/setup answered 500"}});
+        let mut hog = again.clone();
+        hog["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let no_secret = "secret \"keys\" not found";
+        let no_key = "couldn't find key openai in Secret octopus-functions/keys";
+        let no_claim = "persistentvolumeclaim \"models\" not found";
+        for (status, state, id, message) in [
+            (
+                waiting("CreateContainerConfigError", no_secret),
+                Failing,
+                Some("config_error"),
+                Some(no_secret),
+            ),
+            (
+                waiting("CreateContainerConfigError", no_key),
+                Failing,
+                Some("config_error"),
+                Some(no_key),
+            ),
+            (
+                waiting("ContainerCreating", no_claim),
+                Starting,
+                Some("volume_not_found"),
+                Some(no_claim),
+            ),
+            (
+                said("Failed", 70, "octopus/set_up_failed: POST /v1/setup answered 500\n"),
+                Failed,
+                Some("set_up_failed"),
+                Some("POST /v1/setup answered 500"),
+            ),
+            (
+                said(
+                    "Running",
+                    1,
+                    "its own words\noctopus/process_limit: 12 forks were refused",
+                ),
+                Failing,
+                Some("process_limit"),
+                Some("12 forks were refused"),
+            ),
+            (
+                said("Failed", 3, "octopus/kill_requested: no"),
+                Failed,
+                Some("exit_code"),
+                Some("it ended with exit code 3"),
+            ),
+            (said("Succeeded", 0, "octopus/process_limit: 1"), Succeeded, None, None),
+            (
+                again,
+                Failing,
+                Some("set_up_failed"),
+                Some("the last run: POST /v1/setup answered 500"),
+            ),
+            (
+                hog,
+                Failing,
+                Some("oom_killed"),
+                Some("the last run: it used more memory than its limit"),
+            ),
+        ] {
+            let seen = observe(status.clone()).verdict;
+            assert_eq!(
+                (seen.state, seen.reason.map(|reason| reason.id), seen.message.as_deref()),
+                (state, id, message),
+                "{status}"
+            );
+        }
     }
 
     #[test]

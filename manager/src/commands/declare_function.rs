@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use chrono::{SecondsFormat, Utc};
 use octopus_shared::db::claim::{Claim, Outcome};
 use octopus_shared::db::report::{self, BuiltImage};
-use octopus_shared::function::Source;
+use octopus_shared::function::{Entry, Source};
 use octopus_shared::reason;
 
 use super::{Ending, Obstacle, subject};
@@ -34,9 +34,17 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         content: row.content,
     };
     match build(context, &source, &log).await {
-        Ok((image, config)) => {
+        Ok((image, config, entry)) => {
             log.line(&format!("image {}@{}", image.repository, image.digest));
-            report::build_succeeded(&context.pool, claim, revision, &image, config.as_ref(), &log.text()).await?;
+            report::build_succeeded(
+                &context.pool,
+                claim,
+                revision,
+                &image,
+                (config.as_ref(), &entry),
+                &log.text(),
+            )
+            .await?;
             Ok(Ending::SUCCEEDED)
         }
         Err(error) if error.is_retryable() && claim.attempts < MAX_ATTEMPTS => Ok(Ending::retry(claim, error)),
@@ -57,7 +65,7 @@ async fn build(
     context: &Context,
     source: &Source,
     log: &Log,
-) -> Result<(BuiltImage, Option<serde_json::Value>), BuildError> {
+) -> Result<(BuiltImage, Option<serde_json::Value>, Entry), BuildError> {
     let plan = context.builder.plan(source).await?;
     let config = plan
         .config
@@ -65,7 +73,7 @@ async fn build(
         .and_then(|config| serde_json::to_value(config).ok());
     let built = context
         .builder
-        .build(&plan, &LayerRows(context.pool.clone()), log)
+        .build(&plan, &LayerRows(context.pool.clone()), context.wheels(), log)
         .await?;
     let image = BuiltImage {
         input_hash: plan.input_hash.clone(),
@@ -74,7 +82,7 @@ async fn build(
         base_digest: built.base_digest,
         size_bytes: i64::try_from(built.size_bytes).unwrap_or(i64::MAX),
     };
-    Ok((image, config))
+    Ok((image, config, plan.entry))
 }
 
 /// Collects the build log, with times.

@@ -174,6 +174,8 @@ mod tests {
             function: "hello".into(),
             revision: 1,
             function_spec: FunctionSpec::default(),
+            entry: Default::default(),
+            device_map: Default::default(),
             spec: ProcessSpec::new(kind),
             killed: false,
             kill_grace_seconds: None,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use octopus_shared::function::Source;
+use octopus_shared::function::{Entry, Source};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -20,8 +20,8 @@ use super::upload;
 use super::wanted::Wanted;
 use super::wheels;
 use super::{
-    BuildLog, BuiltImage, CachedLayer, LayerCache, Plan, function_config, install_line, python, requirements_txt,
-    source,
+    BuildLog, BuiltImage, CachedLayer, LayerCache, Plan, WheelMaker, function_config, install_line, python,
+    requirements_txt, source, starter, wheel,
 };
 
 /// How long a base image's tag is taken to mean the same. Starting many functions asks once; a new base is seen soon.
@@ -33,8 +33,8 @@ const PARALLEL: usize = 3;
 
 /// Builds images. One for the whole process.
 pub struct Builder {
-    settings: ImageSettings,
-    registries: Registries,
+    pub(super) settings: ImageSettings,
+    pub(super) registries: Registries,
     bases: Mutex<HashMap<PythonVersion, (Instant, Arc<Base>)>>,
 }
 
@@ -67,7 +67,9 @@ impl Builder {
     pub async fn plan(&self, source: &Source) -> Result<Plan, BuildError> {
         let content = source.clone();
         let read = tokio::task::spawn_blocking(move || read_source(&content)).await;
-        let (code, wanted, config) = read.map_err(|error| BuildError::machine("reading the source", error))??;
+        let (code, wanted, config, entry) =
+            read.map_err(|error| BuildError::machine("reading the source", error))??;
+        wanted.check_system(&self.settings.system_packages)?;
         let required = config.as_ref().and_then(|config| config.required_python_version);
         let python = choose_python(&self.settings, required)?;
         let base = self.base(python).await?;
@@ -78,6 +80,7 @@ impl Builder {
             base_digest: base.digest.clone(),
             wanted,
             config,
+            entry,
             code,
             base,
         })
@@ -91,6 +94,7 @@ impl Builder {
         &self,
         plan: &Plan,
         cache: &dyn LayerCache,
+        maker: Option<&dyn WheelMaker>,
         log: &dyn BuildLog,
     ) -> Result<BuiltImage, BuildError> {
         let built = |digest: String, size_bytes| BuiltImage {
@@ -107,9 +111,22 @@ impl Builder {
         let scratch = TempDir::new_in(self.settings.cache_dir.join("scratch"));
         let scratch = scratch.map_err(|error| BuildError::machine("no scratch directory", error))?;
         let mut layers = Vec::new();
-        layers.extend(self.dependency_layer(plan, scratch.path(), cache, log).await?);
+        layers.extend(self.dependency_layer(plan, scratch.path(), (cache, maker), log).await?);
         layers.push(self.code_layer(plan, scratch.path(), log).await?);
 
+        let (digest, size) = self.push_image(plan, &layers, &plan.input_hash, log).await?;
+        log.line(&format!("image: {digest}"));
+        Ok(built(digest, size))
+    }
+
+    /// Sends what is missing of the base, then configuration and manifest over it and `layers`.
+    pub(super) async fn push_image(
+        &self,
+        plan: &Plan,
+        layers: &[NewLayer],
+        tag: &str,
+        log: &dyn BuildLog,
+    ) -> Result<(String, u64), BuildError> {
         let mut sending = Vec::with_capacity(plan.base.manifest.layers.len());
         for layer in &plan.base.manifest.layers {
             sending.push(self.registries.put_base_layer(&plan.base, layer));
@@ -120,15 +137,14 @@ impl Builder {
             sent.len(),
             sent.iter().filter(|sent| **sent).count()
         ));
-        let config = config::image_config(&plan.base.config, &layers, &plan.input_hash)?;
-        let manifest = config::manifest(&plan.base.manifest, &config, &layers)?;
+        let config = config::image_config(&plan.base.config, layers, tag)?;
+        let manifest = config::manifest(&plan.base.manifest, &config, layers)?;
         let content = upload::Content::Bytes(&config);
         self.registries
             .put_blob(&manifest.config.digest, config.len() as u64, content)
             .await?;
-        let digest = self.registries.put_manifest(&plan.input_hash, &manifest).await?;
-        log.line(&format!("image: {digest}"));
-        Ok(built(digest, layer_bytes(&manifest)))
+        let digest = self.registries.put_manifest(tag, &manifest).await?;
+        Ok((digest, layer_bytes(&manifest)))
     }
 
     /// The base image of a Python version, remembered for some minutes.
@@ -160,7 +176,7 @@ impl Builder {
         &self,
         plan: &Plan,
         scratch: &Path,
-        cache: &dyn LayerCache,
+        (cache, maker): (&dyn LayerCache, Option<&dyn WheelMaker>),
         log: &dyn BuildLog,
     ) -> Result<Option<NewLayer>, BuildError> {
         let made_by = "octopus: dependencies";
@@ -172,7 +188,7 @@ impl Builder {
             log.line(&format!("wanted: {} ({})", package.requirement, package.place));
         }
         let started = Instant::now();
-        let lock = lock::lock(&self.settings, plan.python, &plan.wanted, scratch, log).await?;
+        let lock = self.lock(plan, scratch, maker, log).await?;
         let key = layer_key(plan, &lock);
         if let Some(CachedLayer { digest, diff_id, size }) = cache.get(&key).await
             && self.registries.has_blob(&digest).await?
@@ -205,6 +221,41 @@ impl Builder {
         Ok(Some(layer))
     }
 
+    /// Resolves what is wanted. What exists as source only is built first, one package after the other as the resolver
+    /// comes upon them.
+    async fn lock(
+        &self,
+        plan: &Plan,
+        scratch: &Path,
+        maker: Option<&dyn WheelMaker>,
+        log: &dyn BuildLog,
+    ) -> Result<Lock, BuildError> {
+        let mut built = Vec::new();
+        loop {
+            let error = match lock::lock(&self.settings, plan.python, &plan.wanted, scratch, log).await {
+                Ok(lock) => return Ok(lock),
+                Err(error) => error,
+            };
+            let (Some(maker), Some(requirement)) = (maker, error.source_only.clone()) else {
+                return Err(error);
+            };
+            if built.contains(&requirement) || built.len() == wheel::MAX_BUILDS {
+                return Err(error);
+            }
+            let folder = scratch.join(lock::WHEELS);
+            let failed = |error| BuildError::machine("no folder for wheels", error);
+            tokio::fs::create_dir_all(&folder).await.map_err(failed)?;
+            self.wheel(plan, &requirement, maker, &folder, log)
+                .await
+                .map_err(|mut fault| {
+                    fault.problem = format!("`{requirement}`: {}", fault.problem);
+                    fault.place = error.place.clone();
+                    fault
+                })?;
+            built.push(requirement);
+        }
+    }
+
     async fn code_layer(&self, plan: &Plan, scratch: &Path, log: &dyn BuildLog) -> Result<NewLayer, BuildError> {
         let started = Instant::now();
         let (files, at) = (plan.code.files.clone(), scratch.to_owned());
@@ -221,6 +272,7 @@ impl Builder {
                         },
                     )
                 })
+                .chain(starter::files())
                 .collect();
             layer::write(&files, &at)
         })
@@ -228,7 +280,7 @@ impl Builder {
         self.push_layer(layer, "octopus: code", started, log).await
     }
 
-    async fn push_layer(
+    pub(super) async fn push_layer(
         &self,
         layer: Layer,
         made_by: &'static str,
@@ -265,7 +317,7 @@ async fn write(
     written.map_err(|error| failed(&error))
 }
 
-type Read = (source::Code, Wanted, Option<function_config::FunctionConfig>);
+type Read = (source::Code, Wanted, Option<function_config::FunctionConfig>, Entry);
 
 fn read_source(source: &Source) -> Result<Read, BuildError> {
     let code = source::read(source)?;
@@ -278,7 +330,7 @@ fn read_source(source: &Source) -> Result<Read, BuildError> {
     if let Some(text) = &code.requirements {
         requirements_txt::read(text, &mut wanted)?;
     }
-    Ok((code, wanted, config))
+    Ok((code, wanted, config, module.entry))
 }
 
 /// What the function asks for, else the newest that there is.
@@ -318,6 +370,7 @@ fn input_hash(
     let parts = [
         &format!("octopus image {}", layer::FORMAT),
         &layer::digest(&ours),
+        &layer::digest(starter::text().as_bytes()),
         source.format.as_str(),
         &hex::encode(source.sha256()),
         base_digest,

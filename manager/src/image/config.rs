@@ -12,12 +12,13 @@ use serde_json::{Map, Value, json};
 use super::error::{BuildError, BuildFault};
 use super::layer;
 use super::settings::PythonVersion;
+use super::starter::{PROGRAMS, START_PATH};
 use super::wheels::SITE_PACKAGES;
 
 /// Every image is as old as this, so that the same input is the same image.
 const CREATED: &str = "1970-01-01T00:00:00Z";
-/// Runs the function. `-u`: what it prints is in the log at once.
-const COMMAND: [&str; 3] = ["python", "-u", "/app/main.py"];
+/// Runs the function as a task, for who starts the image by hand. `-u`: what it prints is in the log at once.
+const COMMAND: [&str; 6] = ["python", "-I", "-u", START_PATH, "--", "/app/main.py"];
 /// Nobody's: no account of any base image.
 const USER: &str = "65532:65532";
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -91,7 +92,7 @@ fn environment(env: &mut Vec<Value>) {
     let path = of_base(env, "PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let python_path = of_base(env, "PYTHONPATH").map_or_else(String::new, |path| format!(":{path}"));
     for (name, value) in [
-        ("PATH", format!("{SITE_PACKAGES}/bin:{path}")),
+        ("PATH", format!("{PROGRAMS}:{SITE_PACKAGES}/bin:{path}")),
         ("PYTHONPATH", format!("{SITE_PACKAGES}{python_path}")),
         // An octopus file runs its own `pip install` lines when it starts: they find everything in place, and must not
         // wait minutes for a network that is not there.

@@ -89,6 +89,8 @@ pub struct BuildError {
     pub problem: String,
     /// What to do about it.
     pub remedy: String,
+    /// The requirement that a wheel would have to be built for, where that is what is missing.
+    pub(crate) source_only: Option<String>,
 }
 
 impl fmt::Display for BuildError {
@@ -108,6 +110,7 @@ impl BuildError {
             place: None,
             problem: mask(problem.as_ref()),
             remedy: remedy.into(),
+            source_only: None,
         }
     }
 

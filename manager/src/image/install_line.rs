@@ -5,10 +5,12 @@ use super::python::Constant;
 use super::wanted::{Wanted, refused};
 use super::words::commands;
 
-/// Programs that install system packages.
-const SYSTEM: [&str; 9] = [
-    "apt", "apt-get", "aptitude", "dpkg", "apk", "yum", "dnf", "conda", "brew",
-];
+/// Programs that install system packages, and for which nothing stands in.
+const SYSTEM: [&str; 7] = ["aptitude", "dpkg", "apk", "yum", "dnf", "conda", "brew"];
+/// Programs whose packages a base image may hold.
+const APT: [&str; 2] = ["apt", "apt-get"];
+/// Options of those with a value.
+const APT_VALUED: [&str; 6] = ["-o", "-c", "-t", "--option", "--config-file", "--target-release"];
 /// Options without a value that change nothing here: we are quiet, ask nobody, take wheels, and begin from nothing.
 const IGNORED: [&str; 19] = [
     "--quiet",
@@ -58,6 +60,10 @@ pub(crate) fn read(line: &Constant, wanted: &mut Wanted) -> Result<(), BuildErro
         let program = words
             .first()
             .map_or("", |word| word.rsplit('/').next().unwrap_or_default());
+        if APT.contains(&program) {
+            apt(words.get(1..).unwrap_or_default(), wanted, place);
+            continue;
+        }
         if SYSTEM.contains(&program) {
             let why = "asks for a system package; images are made from wheels alone, and nothing runs as root";
             let problem = format!("`{shown}` {why}");
@@ -75,6 +81,25 @@ pub(crate) fn read(line: &Constant, wanted: &mut Wanted) -> Result<(), BuildErro
         pip_install(arguments, wanted, place)?;
     }
     Ok(())
+}
+
+/// `update`, or the packages of `install`. Whether a base image has them is the operator's word.
+fn apt(arguments: &[&str], wanted: &mut Wanted, place: &Place) {
+    let mut rest = arguments.iter();
+    let mut words = Vec::new();
+    while let Some(word) = rest.next() {
+        if APT_VALUED.contains(word) {
+            rest.next();
+        } else if !word.starts_with('-') {
+            words.push(*word);
+        }
+    }
+    if let Some(("install", packages)) = words.split_first().map(|(command, packages)| (*command, packages)) {
+        for package in packages {
+            let name = package.split(['=', '/']).next().unwrap_or_default();
+            wanted.add_system(name, place);
+        }
+    }
 }
 
 /// What follows `pip`.
@@ -176,6 +201,35 @@ fn refusal(option: &str) -> (&'static str, &'static str) {
 }
 
 #[cfg(test)]
+mod apt_tests {
+    use super::*;
+
+    #[test]
+    fn apt_lines_name_system_packages() {
+        for (text, expected) in [
+            (
+                "apt-get update --fix-missing && apt-get install -y --no-install-recommends pandoc",
+                vec!["pandoc"],
+            ),
+            (
+                "sudo apt -o A=b install ffmpeg=7:5.1 libgl1/stable",
+                vec!["ffmpeg", "libgl1"],
+            ),
+            ("/usr/bin/apt-get update", vec![]),
+        ] {
+            let mut wanted = Wanted::default();
+            let line = Constant {
+                text: text.into(),
+                place: Place::new("function.py", 1),
+            };
+            read(&line, &mut wanted).unwrap();
+            let names: Vec<_> = wanted.system.iter().map(|package| package.name.as_str()).collect();
+            assert_eq!(names, expected, "{text}");
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -252,12 +306,7 @@ mod tests {
 
     #[test]
     fn system_packages_are_named() {
-        for text in [
-            "apt-get update --fix-missing && apt-get install -y --no-install-recommends pandoc",
-            "sudo apt install pandoc",
-            "/usr/bin/apt-get install pandoc",
-            "conda install x",
-        ] {
+        for text in ["apk add pandoc", "sudo dpkg -i pandoc.deb", "conda install x"] {
             let error = line(text).unwrap_err();
             assert_eq!(error.fault, BuildFault::SystemPackage, "{text}");
             assert!(error.to_string().starts_with("line 7 of function.py: `"), "{error}");

@@ -13,6 +13,8 @@ use super::wanted::Wanted;
 /// What wheels must fit: 64-bit x86 with the glibc of Debian 12, which is the oldest that a base image may have.
 pub(crate) const PLATFORM: &str = "x86_64-manylinux_2_36";
 
+/// Folder, in the scratch directory, of wheels that were built from source.
+pub(crate) const WHEELS: &str = "wheels";
 /// Metadata of some hundred packages; minutes only when the index is slow.
 const LOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Some gigabytes of wheels over a slow line.
@@ -40,7 +42,7 @@ pub(crate) async fn lock(
         .map_err(failed)?;
     let mut arguments = vec!["pip".to_owned(), "compile".into(), "--generate-hashes".into()];
     arguments.extend(["--no-header", "--no-annotate", "--output-file", "requirements.lock"].map(String::from));
-    arguments.extend(common(settings, python, wanted));
+    arguments.extend(common(settings, python, wanted, scratch));
     arguments.push("requirements.in".into());
     let ended = uv::run(settings, scratch, &arguments, LOCK_LIMIT, log).await?;
     if ended.code != Some(0) {
@@ -64,7 +66,7 @@ pub(crate) async fn install(
         "--no-deps".into(),
     ];
     arguments.extend(["--target", "site-packages"].map(String::from));
-    arguments.extend(common(settings, python, wanted));
+    arguments.extend(common(settings, python, wanted, scratch));
     arguments.extend(["--requirements".into(), "requirements.lock".into()]);
     let ended = uv::run(settings, scratch, &arguments, INSTALL_LIMIT, log).await?;
     if ended.code != Some(0) {
@@ -73,7 +75,7 @@ pub(crate) async fn install(
     Ok(scratch.join("site-packages"))
 }
 
-fn common(settings: &ImageSettings, python: PythonVersion, wanted: &Wanted) -> Vec<String> {
+fn common(settings: &ImageSettings, python: PythonVersion, wanted: &Wanted, scratch: &Path) -> Vec<String> {
     let mut arguments = vec!["--no-config".to_owned(), "--only-binary".into(), ":all:".into()];
     arguments.extend(["--python".into(), settings.python.to_string_lossy().into_owned()]);
     arguments.extend(["--python-version", python.dotted(), "--python-platform", PLATFORM].map(String::from));
@@ -88,6 +90,9 @@ fn common(settings: &ImageSettings, python: PythonVersion, wanted: &Wanted) -> V
     arguments.extend(["--index-strategy", strategy].map(String::from));
     if wanted.prereleases {
         arguments.extend(["--prerelease", "allow"].map(String::from));
+    }
+    if scratch.join(WHEELS).exists() {
+        arguments.extend(["--find-links", WHEELS].map(String::from));
     }
     arguments.extend(wanted.indexes.iter().map(|index| format!("--extra-index-url={index}")));
     arguments

@@ -9,6 +9,7 @@
 mod archive;
 mod builder;
 mod config;
+mod entry;
 mod error;
 mod function_config;
 mod install_line;
@@ -21,23 +22,28 @@ mod requirements_txt;
 mod retry;
 mod settings;
 mod source;
+mod starter;
 mod upload;
 mod uv;
 mod uv_fault;
 mod wanted;
+mod wheel;
 mod wheels;
 mod words;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use octopus_shared::function::Entry;
 
 pub use builder::Builder;
 pub use error::{BuildError, BuildFault, Place};
 pub use function_config::{DeclaredFunction, FunctionConfig};
 pub use octopus_shared::function::{Source, SourceFormat};
 pub use settings::{BaseImage, BaseImages, ImageSettings, PushRegistry, PythonVersion};
+pub use starter::START_PATH;
 pub use wanted::{Wanted, WantedPackage};
+pub use wheel::{AUTHORITIES_PATH, MAX_WHEEL_BYTES, PROGRAM_PATH, Wheel, WheelMaker, WheelOrder};
 
 /// What is to be built, decided without building.
 #[derive(Clone, Debug)]
@@ -53,6 +59,8 @@ pub struct Plan {
     pub wanted: Wanted,
     /// The function's own `config_str`, where it has one.
     pub config: Option<FunctionConfig>,
+    /// What the source says about how it is run.
+    pub entry: Entry,
     code: source::Code,
     base: Arc<registry::Base>,
 }

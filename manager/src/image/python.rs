@@ -1,10 +1,11 @@
 //! Reads a Python file without running it: what it wants installed, and its `config_str`.
 
+use octopus_shared::function::Entry;
 use ruff_python_ast::{Expr, ExprStringLiteral, Stmt};
 use ruff_text_size::{Ranged, TextSize};
 
 use super::error::{BuildError, BuildFault, Place};
-use super::nesting;
+use super::{entry, nesting};
 
 /// A string constant and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct Module {
     pub(crate) dependencies: Vec<Constant>,
     /// The module-level string `config_str`.
     pub(crate) config: Option<Constant>,
+    /// How it wants to be run.
+    pub(crate) entry: Entry,
 }
 
 /// The tree is built, walked and dropped by recursion. With what [`nesting`] lets pass, a debug build's frames fit
@@ -59,7 +62,10 @@ fn parse(source: &str, file: &str) -> Result<Module, BuildError> {
         )
         .at(&place)
     })?;
-    let mut found = Module::default();
+    let mut found = Module {
+        entry: entry::find(module.suite()),
+        ..Module::default()
+    };
     for statement in module.suite() {
         let (name, value, adds) = match statement {
             Stmt::Assign(assign) => match assign.targets.as_slice() {

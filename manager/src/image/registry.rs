@@ -15,6 +15,7 @@ use super::error::{BuildError, BuildFault};
 use super::retry::{self, oci_error, within};
 use super::settings::{BaseImage, ImageSettings, PushRegistry};
 use super::upload::{Content, Upload};
+use super::wheel::{self, Wheel};
 
 /// The one repository of all images. Blobs are kept per repository, so that a dependency layer is there for every
 /// function once one has it, and only the base's layers are mounted from elsewhere. Images are told apart by their
@@ -25,6 +26,8 @@ pub(crate) const REPOSITORY: &str = "octopus/functions";
 const MAX_CONFIG_BYTES: i64 = 4 << 20;
 /// One small request and its answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+/// One wheel, which may be large.
+const WHEEL_LIMIT: Duration = Duration::from_secs(10 * 60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Silence in the middle of an answer.
 const READ_LIMIT: Duration = Duration::from_secs(60);
@@ -167,6 +170,30 @@ impl Registries {
                     Err(error) if retry::is_absent(&error) => Ok(None),
                     Err(error) => Err(oci_error(&reference, error)),
                 }
+            })
+        });
+        found.await
+    }
+
+    /// The wheel that is there under a tag.
+    pub(crate) async fn wheel(&self, tag: &str, most: u64) -> Result<Option<Wheel>, BuildError> {
+        let reference = self.tagged(tag);
+        let found = retry::while_unreachable(|| {
+            within(WHEEL_LIMIT, &self.push.host, async {
+                let manifest = match self.client.pull_image_manifest(&reference, &self.push_auth).await {
+                    Ok((manifest, _)) => manifest,
+                    Err(error) if retry::is_absent(&error) => return Ok(None),
+                    Err(error) => return Err(oci_error(&reference, error)),
+                };
+                let small = |layer: &OciDescriptor| u64::try_from(layer.size).is_ok_and(|size| size <= most);
+                let Some((layer, file)) = wheel::title(&manifest).filter(|(layer, _)| small(layer)) else {
+                    return Ok(None);
+                };
+                let mut content = Vec::new();
+                let pulled = self.client.pull_blob(&reference, layer, &mut content).await;
+                pulled.map_err(|error| oci_error(&reference, error))?;
+                let file = file.to_owned();
+                Ok(Some(Wheel { file, content }))
             })
         });
         found.await

@@ -1,6 +1,6 @@
 //! What an operator sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,6 +31,8 @@ pub struct ImageSettings {
     /// Authorities as a PEM file. The registries' are trusted beside the system's; for the package index `uv` trusts
     /// these alone, so that the file has to hold the public ones too where PyPI is asked.
     pub ca_bundle: Option<PathBuf>,
+    /// System packages that every base image holds: what functions may ask for by `apt-get install`.
+    pub system_packages: BTreeSet<String>,
     /// The package index, when it is not PyPI. May hold credentials; they are never shown.
     pub index_url: Option<Url>,
 }

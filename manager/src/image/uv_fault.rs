@@ -93,11 +93,44 @@ pub(crate) fn explain(ended: &Ended, wanted: &Wanted, python: PythonVersion) -> 
             "Loosen one of the versions that the message names.".into(),
         )
     };
-    let error = BuildError::new(fault, problem, remedy);
+    let mut error = BuildError::new(fault, problem, remedy);
+    if fault == BuildFault::SourceDistribution {
+        error.source_only = match (&built, blamed) {
+            (Some(name), Some(package)) if package.name != *name => exact(&said, name),
+            (_, Some(package)) => Some(bare(&package.requirement)),
+            (Some(name), None) => exact(&said, name),
+            (None, None) => None,
+        };
+    }
     match blamed {
         Some(package) => error.at(&package.place),
         None => error,
     }
+}
+
+/// A requirement without extras and markers: those decide about other packages, and whether it is wanted at all.
+fn bare(requirement: &str) -> String {
+    let requirement = requirement.split(';').next().unwrap_or_default().trim();
+    match (requirement.find('['), requirement.find(']')) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}{}", &requirement[..start], requirement[end + 1..].trim_start())
+        }
+        _ => requirement.to_owned(),
+    }
+}
+
+/// A package that another one needs: at the version that the resolver speaks of, else any.
+fn exact(said: &str, name: &str) -> Option<String> {
+    let pinned = said.split_whitespace().find(|word| {
+        word.strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix("=="))
+            .is_some_and(|version| {
+                version
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b".+!".contains(&c))
+            })
+    });
+    Some(pinned.unwrap_or(name).to_owned())
 }
 
 /// One paragraph of what it said, without its labels.

@@ -1,5 +1,6 @@
 //! What is to be installed, in words of our own: a user's text never reaches the resolver.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
@@ -25,11 +26,22 @@ pub struct WantedPackage {
     pub place: Place,
 }
 
+/// A system package that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemPackage {
+    /// Its name.
+    pub name: String,
+    /// Where it is asked for.
+    pub place: Place,
+}
+
 /// Everything that the source wants installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The packages, in the order of the source.
     pub packages: Vec<WantedPackage>,
+    /// System packages that the base image has to hold.
+    pub system: Vec<SystemPackage>,
     /// Indexes that are asked beside the default one.
     pub indexes: Vec<Url>,
     /// Whether the source named an index in place of the default one for some line. Then what the named indexes have
@@ -58,6 +70,29 @@ impl Wanted {
             self.packages.push(package);
         }
         Ok(())
+    }
+
+    /// Adds a system package.
+    pub(crate) fn add_system(&mut self, name: &str, place: &Place) {
+        if !self.system.iter().any(|known| known.name == name) {
+            self.system.push(SystemPackage {
+                name: name.chars().take(100).collect(),
+                place: place.clone(),
+            });
+        }
+    }
+
+    /// Refuses system packages that the base images are not known to hold.
+    pub(crate) fn check_system(&self, allowed: &BTreeSet<String>) -> Result<(), BuildError> {
+        let Some(missing) = self.system.iter().find(|package| !allowed.contains(&package.name)) else {
+            return Ok(());
+        };
+        let problem = format!(
+            "the system package `{}` is not among those that the base images hold",
+            missing.name.escape_debug()
+        );
+        let remedy = "Ask the operator for base images with it, and to name it in OCTOPUS_SYSTEM_PACKAGES.";
+        Err(BuildError::new(BuildFault::SystemPackage, problem, remedy).at(&missing.place))
     }
 
     /// Adds an index.

@@ -2,6 +2,7 @@
 //! ends. Everything that is written carries the fencing token of the watch.
 
 mod chunk;
+mod deployments;
 mod logs;
 mod pods;
 mod reader;
@@ -58,6 +59,7 @@ async fn watch(context: &Arc<Context>, watch: Watch, over: &CancellationToken) {
     tokio::join!(
         pods::run(&shared, &logs),
         sweep::run(&shared, &logs),
+        deployments::run(&shared),
         reconcile::run(&shared),
         sweep::report_cluster(&shared),
     );

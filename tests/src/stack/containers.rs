@@ -23,10 +23,20 @@ const KUBECONFIG: &str = "/etc/kubernetes/admin.kubeconfig";
 /// The same version as in docker-compose.yml.
 const K3S: &str = "rancher/k3s:v1.34.1-k3s1";
 /// Python versions for which there is a base image in the tests.
-const PYTHONS: [(&str, &str, &str); 2] = [
+const PYTHONS: [(&str, &str, &str); 4] = [
+    ("cp310", "PYTHON_IMAGE_310", "python:3.10-slim"),
     ("cp311", "PYTHON_IMAGE_311", "python:3.11-slim"),
     ("cp312", "PYTHON_IMAGE_312", "python:3.12-slim"),
+    ("cp313", "PYTHON_IMAGE_313", "python:3.13-slim"),
 ];
+
+/// Those that there are: a stand-in for a Python that this machine does not have is not named.
+fn pythons() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    let stand_in = env::var("IMAGES").is_ok_and(|kind| kind == "stand-in");
+    PYTHONS
+        .into_iter()
+        .filter(move |(_, variable, _)| !stand_in || env::var(variable).is_ok())
+}
 
 /// What all tests of a run share.
 pub struct Containers {
@@ -185,6 +195,22 @@ async fn write_kubeconfig(node: &ContainerAsync<GenericImage>) -> PathBuf {
     path
 }
 
+/// A file of the node, where its container is ours: that of this run, or the one that OCTOPUS_NODE_CONTAINER names beside
+/// KUBECONFIG.
+pub async fn node_file(shared: &Containers, path: &str) -> Option<Vec<u8>> {
+    let id = match &shared.node {
+        Some(node) => node.id().to_owned(),
+        None => env::var("OCTOPUS_NODE_CONTAINER").ok()?,
+    };
+    let shown = Command::new("docker")
+        .args(["exec", &id, "cat", path])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("docker is installed");
+    shown.status.success().then_some(shown.stdout)
+}
+
 /// A folder of this run.
 pub fn scratch() -> PathBuf {
     let path = target().join("e2e").join(std::process::id().to_string());
@@ -199,6 +225,11 @@ pub(crate) fn target() -> PathBuf {
     profile
         .map(Path::to_owned)
         .expect("cargo build --bins has not made the programs yet")
+}
+
+/// One of our programs.
+pub fn program(name: &str) -> PathBuf {
+    target().join(name)
 }
 
 /// Pushes the Python images that functions are built on.
@@ -218,13 +249,22 @@ async fn push_bases(port: u16) {
         ],
     )
     .await;
-    for (tag, variable, default) in PYTHONS {
+    for (tag, variable, default) in pythons() {
         let image = env::var(variable).unwrap_or_else(|_| default.to_owned());
         let pushed = format!("{registry}/base/python:{tag}");
         docker(&config, &["tag", &image, &pushed]).await;
         docker(&config, &["push", "--quiet", &pushed]).await;
         docker(&config, &["rmi", &pushed]).await;
     }
+}
+
+/// The local name of a base image: `cp312`.
+pub fn base_image(tag: &str) -> String {
+    let (_, variable, default) = PYTHONS
+        .iter()
+        .find(|(known, ..)| *known == tag)
+        .expect("a known Python");
+    env::var(variable).unwrap_or_else(|_| (*default).to_owned())
 }
 
 async fn docker(config: &Path, arguments: &[&str]) {
@@ -245,7 +285,8 @@ async fn docker(config: &Path, arguments: &[&str]) {
 
 /// The setting OCTOPUS_BASE_IMAGES for the images that were pushed.
 pub(crate) fn base_images(registry_push: &str) -> String {
-    PYTHONS
+    let bases: Vec<_> = pythons()
         .map(|(tag, ..)| format!("{tag}={registry_push}/base/python:{tag}"))
-        .join(",")
+        .collect();
+    bases.join(",")
 }

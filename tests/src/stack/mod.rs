@@ -60,7 +60,12 @@ impl Stack {
 
     /// Starts a manager. It ends when it is dropped.
     pub async fn manager(&self) -> Program {
-        self.programs.manager().await
+        self.programs.manager(&[]).await
+    }
+
+    /// The same with further settings.
+    pub async fn manager_with(&self, settings: &[(&str, &str)]) -> Program {
+        self.programs.manager(settings).await
     }
 
     /// A token of a role.

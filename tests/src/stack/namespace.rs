@@ -12,17 +12,22 @@ use serde_json::Value;
 use super::containers::scratch;
 
 /// What users apply to their cluster.
-const APPLIED: [&str; 4] = [
+const APPLIED: [&str; 5] = [
     include_str!("../../../k8s/namespace.yaml"),
     include_str!("../../../k8s/rbac.yaml"),
     include_str!("../../../k8s/networkpolicy.yaml"),
     include_str!("../../../k8s/quota.yaml"),
+    include_str!("../../../k8s/builds.yaml"),
 ];
 
 /// The function namespace of one test.
 pub struct Namespace {
     /// Its name.
     pub name: String,
+    /// Name of the namespace of the builds.
+    pub builds: String,
+    /// Name of the namespace of the manager's service account, and of the account.
+    pub managers: String,
     /// Kubeconfig of the manager's service account.
     pub kubeconfig: PathBuf,
     /// The administrator of the cluster.
@@ -34,12 +39,15 @@ impl Namespace {
     pub async fn create(admin_kubeconfig: &Path, id: &str) -> Self {
         let name = format!("functions-{id}");
         let managers = format!("managers-{id}");
+        let builds = format!("builds-{id}");
         let kubeconfig = Kubeconfig::read_from(admin_kubeconfig).expect("the administrator's kubeconfig");
         let admin = client(kubeconfig.clone()).await;
         for document in APPLIED.iter().flat_map(|file| file.split("\n---\n")) {
-            let document = document
+            let document = format!("{document}\n")
                 .replace("octopus-functions", &name)
-                .replace(": octopus-manager\n", &format!(": {managers}\n"));
+                .replace("octopus-builds", &builds)
+                .replace(": octopus-manager\n", &format!(": {managers}\n"))
+                .replace("[octopus-manager]", &format!("[{managers}]"));
             apply(&admin, &document).await;
         }
         let token = token(&admin, &managers, &managers).await;
@@ -47,6 +55,8 @@ impl Namespace {
         std::fs::write(&path, with_token(kubeconfig, token)).expect("a file");
         Self {
             name,
+            builds,
+            managers,
             kubeconfig: path,
             admin,
         }
@@ -74,7 +84,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let (admin, name) = (self.admin.clone(), self.name.clone());
+        let (admin, names) = (self.admin.clone(), [self.name.clone(), self.builds.clone()]);
         // The next test does not wait for it; what is left when the run ends goes with the cluster.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -82,7 +92,9 @@ impl Drop for Namespace {
                     grace_period_seconds: Some(0),
                     ..DeleteParams::default()
                 };
-                let _ = Api::<Kubernetes>::all(admin).delete(&name, &deletion).await;
+                for name in names {
+                    let _ = Api::<Kubernetes>::all(admin.clone()).delete(&name, &deletion).await;
+                }
             });
         }
     }

@@ -54,6 +54,8 @@ impl Programs {
             ("DATABASE_URL", as_login(&owner_url, "octopus_manager_login")),
             ("KUBECONFIG", namespace.kubeconfig.display().to_string()),
             ("OCTOPUS_NAMESPACE", namespace.name.clone()),
+            ("OCTOPUS_SYSTEM_PACKAGES", "ca-certificates".into()),
+            ("OCTOPUS_BUILD_NAMESPACE", namespace.builds.clone()),
             ("OCTOPUS_REGISTRY_PUSH", shared.registry_push.clone()),
             ("OCTOPUS_REGISTRY_PUSH_USER", REGISTRY_USER.0.to_owned()),
             ("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", password.display().to_string()),
@@ -126,12 +128,14 @@ impl Programs {
         (Program { child, address }, url)
     }
 
-    pub(super) async fn manager(&self) -> Program {
+    pub(super) async fn manager(&self, settings: &[(&str, &str)]) -> Program {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let mut command = self.command("octopus-manager", &format!("manager-{number}"));
         let address = free_address();
         command
+            .arg("run")
             .envs(self.manager.iter().cloned())
+            .envs(settings.iter().copied())
             .env("OCTOPUS_LISTEN", &address);
         Program {
             child: command.spawn().expect("octopus-manager runs"),

@@ -155,6 +155,7 @@ fn builder(address: &str, cache: &TempDir) -> Builder {
         python: "/nonexistent".into(),
         cache_dir: cache.path().to_owned(),
         ca_bundle: None,
+        system_packages: Default::default(),
         index_url: None,
     })
     .unwrap()
@@ -197,7 +198,7 @@ async fn an_image_is_pushed_once() {
         let cache = tempfile::tempdir().unwrap();
         let builder = builder(&address, &cache);
         let plan = builder.plan(&source("print('hello')")).await.unwrap();
-        let built = builder.build(&plan, &NoCache, &NoLog).await.unwrap();
+        let built = builder.build(&plan, &NoCache, None, &NoLog).await.unwrap();
         assert_eq!(built.base_digest, plan.base_digest);
         let pinned = builder.pull_reference(&built.repository, &built.digest);
         assert_eq!(
@@ -209,7 +210,7 @@ async fn an_image_is_pushed_once() {
         assert_eq!(built.size_bytes, manifest["layers"][1]["size"].as_u64().unwrap() + 7);
 
         let writes = fake.writes.lock().unwrap().len();
-        let again = builder.build(&plan, &NoCache, &NoLog).await.unwrap();
+        let again = builder.build(&plan, &NoCache, None, &NoLog).await.unwrap();
         assert_eq!((again, fake.writes.lock().unwrap().len()), (built, writes));
         assert_eq!(std::fs::read_dir(cache.path().join("scratch")).unwrap().count(), 0);
     }

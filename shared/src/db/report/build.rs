@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{ReportError, claimed};
 use crate::db::claim::Claim;
-use crate::function::{FunctionSpec, SourceFormat};
+use crate::function::{Entry, FunctionSpec, SourceFormat};
 
 /// What a build starts from.
 #[derive(Clone, Debug)]
@@ -86,9 +86,10 @@ pub async fn build_succeeded(
     claim: &Claim,
     revision: Uuid,
     image: &BuiltImage,
-    config: Option<&Value>,
+    (config, entry): (Option<&Value>, &Entry),
     log: &str,
 ) -> Result<(), ReportError> {
+    let entry = serde_json::to_value(entry).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let mut transaction = claimed(pool, claim).await?;
     sqlx::query!(
         "insert into image (input_hash, repository, digest, base_digest, size_bytes) values ($1, $2, $3, $4, $5)
@@ -102,10 +103,12 @@ pub async fn build_succeeded(
     .execute(&mut *transaction)
     .await?;
     sqlx::query!(
-        "update revision set build_state = 'ready', image = $2, config = $3, build_log = $4, built_at = now() where id = $1",
+        "update revision set build_state = 'ready', image = $2, config = $3, entry = $4, build_log = $5, built_at = now()
+          where id = $1",
         revision,
         image.input_hash,
         config,
+        entry,
         log
     )
     .execute(&mut *transaction)

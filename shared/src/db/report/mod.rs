@@ -14,7 +14,7 @@ pub use log::{
     Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
     seal_stream, set_reader,
 };
-pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod};
+pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod, podless_services, pods_refused};
 pub use process::{
     ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open,
     pod_seen, process, rows_behind, stopping, vanished,

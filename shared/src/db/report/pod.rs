@@ -71,6 +71,39 @@ pub async fn live_pods(pool: &PgPool, cluster: &str) -> Result<Vec<(String, Stri
     .collect())
 }
 
+/// Services that were created and have no pod that lives.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn podless_services(pool: &PgPool, cluster: &str) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar!(
+        "select p.id from process p
+          where p.cluster = $1 and p.lifecycle = 'created' and p.kind = 'service' and p.desired = 'running'
+            and not exists (select from pod d where d.process_id = p.id and d.ended_at is null and d.gone_at is null)",
+        cluster
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Shows why a service has no pod. False: by now it has one, or is not to have one, or shows this already.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn pods_refused(pool: &PgPool, watch: &Watch, process: Uuid, why: &Verdict) -> Result<bool, ReportError> {
+    let mut transaction = watched(pool, watch).await?;
+    let Some(known) = known_process(&mut transaction, process).await? else {
+        return Ok(false);
+    };
+    let pods = known_pods(&mut transaction, process).await?;
+    if known.killed || known.lifecycle != Lifecycle::Created || pods.iter().any(|pod| !pod.ended && !pod.gone) {
+        return Ok(false);
+    }
+    let changed = transition(&mut transaction, process, known.lifecycle, why, None, None, None, None).await?;
+    transaction.commit().await?;
+    Ok(changed)
+}
+
 /// A task's pod that has ended and whose logs are all stored: it can go.
 #[derive(Clone, Debug)]
 pub struct Finished {

@@ -1,5 +1,6 @@
 //! Processes: what a command needs to know of them, and what it did.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::{ReportError, Watch, claimed, transition, watched};
 use crate::db::claim::Claim;
-use crate::function::FunctionSpec;
+use crate::function::{Entry, FunctionSpec};
 use crate::pod::Verdict;
 use crate::process::{Lifecycle, ProcessSpec, ProcessState};
 use crate::reason;
@@ -26,6 +27,10 @@ pub struct ProcessRow {
     pub revision: i32,
     /// The function's settings at that revision.
     pub function_spec: FunctionSpec,
+    /// What its source says about how it is run.
+    pub entry: Entry,
+    /// Memory wanted per device, from the source's own settings.
+    pub device_map: BTreeMap<String, String>,
     /// What was asked for.
     pub spec: ProcessSpec,
     /// Whether it was asked to end.
@@ -50,7 +55,8 @@ pub struct ProcessRow {
 /// When Postgres is away, or the row was written by a release that this one does not understand.
 pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, p.spec, p.desired = 'killed' as "killed!",
+        r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, r.entry, r.config -> 'device_map' as device_map,
+                  p.spec, p.desired = 'killed' as "killed!",
                   p.kill_grace_seconds, p.kill_force, p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
                   p.attempt, i.repository as "repository?", i.digest as "digest?"
              from process p join revision r on r.id = p.revision_id left join image i on i.input_hash = r.image
@@ -66,6 +72,13 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error>
         function: row.function_name,
         revision: row.number,
         function_spec: serde_json::from_value(row.function_spec).map_err(unreadable)?,
+        entry: serde_json::from_value(row.entry).map_err(unreadable)?,
+        device_map: row
+            .device_map
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(unreadable)?
+            .unwrap_or_default(),
         spec: serde_json::from_value(row.spec).map_err(unreadable)?,
         killed: row.killed,
         kill_grace_seconds: row.kill_grace_seconds,

@@ -1,0 +1,22 @@
+import os
+
+dependencies = ["pip install -q Flask==3.1.0"]
+
+for line in dependencies:
+    os.system(line)
+
+from flask import Flask
+
+config_str = '''{"device_map": {"cpu": "1GiB"}, "required_python_version": "cp312", "functions": [
+    {"name": "answer", "display_name": "Answer", "description": "Answers.", "parameters": {}}]}'''
+
+app = Flask(__name__)
+
+
+@app.post("/v1/answer")
+def answer():
+    return {"response": "plain"}, 201
+
+
+if __name__ == "__main__":
+    app.run(host="0.0.0.0", port=5000, threaded=True)

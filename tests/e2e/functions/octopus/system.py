@@ -1,0 +1,32 @@
+import os
+
+dependencies = [
+    "apt-get update --fix-missing && apt-get install -y --no-install-recommends ca-certificates",
+    "pip install -q Flask==3.1.0",
+]
+
+for line in dependencies:
+    if os.system(line) != 0:
+        raise SystemExit(f"not satisfied: {line}")
+
+from flask import Flask
+
+config_str = '''{"device_map": {"cpu": "1GiB"}, "required_python_version": "cp312", "functions": [
+    {"name": "answer", "display_name": "Answer", "description": "Answers.", "parameters": {}}]}'''
+
+app = Flask(__name__)
+
+
+@app.post("/v1/setup")
+def setup():
+    print("set-up performed", flush=True)
+    return {"setup": "Performed"}, 201
+
+
+@app.post("/v1/answer")
+def answer():
+    return {"response": "system"}, 201
+
+
+if __name__ == "__main__":
+    app.run(host="0.0.0.0", port=5000, threaded=True)

@@ -1,0 +1,100 @@
+//! A service whose pods Kubernetes refuses to make: what is shown of it, and by whom.
+
+use chrono::Utc;
+use octopus_shared::command::CommandKind;
+use octopus_shared::db::claim;
+use octopus_shared::db::report::{self, ReportError, Watch};
+use octopus_shared::pod::{PodObservation, Verdict};
+use octopus_shared::process::ProcessState;
+use octopus_shared::reason;
+use octopus_tests::api::Api;
+use octopus_tests::function::{build, claim, declare, manager};
+use octopus_tests::postgres::Database;
+use serde_json::json;
+use uuid::Uuid;
+
+fn pod(process_id: Uuid) -> PodObservation {
+    PodObservation {
+        uid: "u".into(),
+        process_id,
+        attempt: 1,
+        name: "hello-0".into(),
+        node: None,
+        phase: "Pending".into(),
+        verdict: Verdict::plain(ProcessState::Starting),
+        restart_count: 0,
+        containers: Vec::new(),
+        resource_version: "1".into(),
+        created_at: Utc::now(),
+        ended: false,
+        gone: false,
+    }
+}
+
+#[tokio::test]
+async fn a_refused_pod_is_shown_until_there_is_one() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    declare(&api, "hello").await;
+    build(
+        &database,
+        &claim(&database, instance, CommandKind::DeclareFunction).await,
+    )
+    .await;
+    let started = api
+        .post("/api/v1/functions/hello/processes", &json!({"kind": "service"}))
+        .await
+        .accepted();
+    let process: Uuid = started["process_id"].as_str().unwrap().parse().unwrap();
+    let path = format!("/api/v1/processes/{process}");
+    let pool = &database.manager;
+    let token = claim::take_watch(pool, instance, "default").await.unwrap().unwrap();
+    let watch = Watch {
+        cluster: "default".into(),
+        token,
+    };
+    assert!(
+        report::podless_services(pool, "default").await.unwrap().is_empty(),
+        "not created yet"
+    );
+
+    let claimed = claim(&database, instance, CommandKind::StartProcess).await;
+    report::created(pool, &claimed, process, &json!([]), None)
+        .await
+        .unwrap();
+    assert_eq!(report::podless_services(pool, "default").await.unwrap(), [process]);
+    let why = Verdict::because(ProcessState::Failing, reason::QUOTA_EXCEEDED, "exceeded quota: pods=1");
+    let stale = Watch {
+        token: token - 1,
+        ..watch.clone()
+    };
+    assert!(matches!(
+        report::pods_refused(pool, &stale, process, &why).await,
+        Err(ReportError::Fenced)
+    ));
+    assert_eq!(api.read(&path).await["state"], "starting");
+
+    assert!(report::pods_refused(pool, &watch, process, &why).await.unwrap());
+    let shown = api.read(&path).await;
+    assert_eq!(
+        (&shown["state"], &shown["reason"], &shown["message"], &shown["remedy"]),
+        (
+            &json!("failing"),
+            &json!("quota_exceeded"),
+            &json!("exceeded quota: pods=1"),
+            &json!(reason::QUOTA_EXCEEDED.remedy)
+        )
+    );
+    assert!(
+        !report::pods_refused(pool, &watch, process, &why).await.unwrap(),
+        "shown already"
+    );
+
+    report::observe_pod(pool, &watch, &pod(process)).await.unwrap();
+    assert!(report::podless_services(pool, "default").await.unwrap().is_empty());
+    // An answer of Kubernetes from before the pod came.
+    assert!(!report::pods_refused(pool, &watch, process, &why).await.unwrap());
+    let shown = api.read(&path).await;
+    assert_eq!((&shown["state"], &shown["reason"]), (&json!("starting"), &json!(null)));
+}
