@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 use url::Url;
 
-use crate::cluster::gpu;
+use crate::cluster::{expose, gpu};
 
 /// The settings of a running manager. It runs outside the cluster; any number of managers may serve one, and each takes over
 /// within seconds what a dead one left. SIGTERM finishes what is under way, a second one gives it back at once.
@@ -100,6 +100,22 @@ pub struct Config {
     /// Runtime class of pods with GPUs instead of the one of all pods.
     #[arg(long, env = "OCTOPUS_GPU_RUNTIME_CLASS")]
     pub gpu_runtime_class: Option<String>,
+    /// Address of the nodes as callers outside of the cluster see them: what `expose: node_port` is told with.
+    #[arg(long, env = "OCTOPUS_NODE_ADDRESS")]
+    pub node_address: Option<String>,
+    /// Scheme and domain of the cluster's ingress, each function below it at a name of its own: https://functions.example.org
+    #[arg(long, env = "OCTOPUS_INGRESS_URL", value_parser = expose::ingress_url)]
+    pub ingress_url: Option<Url>,
+    /// Ingress class. Left out: the cluster's default one.
+    #[arg(long, env = "OCTOPUS_INGRESS_CLASS")]
+    pub ingress_class: Option<String>,
+    /// Labels of the namespace of the ingress controller, which calls the functions: key=value,...
+    #[arg(long, env = "OCTOPUS_INGRESS_NAMESPACE_LABELS", default_value = "")]
+    pub ingress_namespace_labels: gpu::Selector,
+    /// Blocks that stay closed whatever a function's `egress` says, separated by commas: those of nodes, API server, Postgres and
+    /// registry should be among them.
+    #[arg(long, env = "OCTOPUS_CLOSED_BLOCKS", value_delimiter = ',', default_value = "169.254.0.0/16,fd00:ec2::/32,fe80::/10", value_parser = expose::block)]
+    pub closed_blocks: Vec<String>,
     /// Seconds that a claim outlives its manager's last beat. Another manager takes over after that.
     #[arg(long, env = "OCTOPUS_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(2..=300))]
     pub lease_seconds: u64,

@@ -80,6 +80,15 @@ pub enum Protocol {
     Udp,
 }
 
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
 /// Who may call a function that says nothing: namespaces with the label [`CALLER`], and functions that may call others.
 pub fn default_callers() -> Vec<Peer> {
     let labelled = |label: &str| Some([(label.to_owned(), "true".to_owned())].into());

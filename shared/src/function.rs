@@ -125,35 +125,8 @@ impl FunctionSpec {
         self.resources.check(&mut checker, "spec.resources");
         check_peers(&mut checker, "spec.allow_from", &self.allow_from);
         check_egress(&mut checker, "spec.egress", &self.egress);
-        self.check_reach(&mut checker);
         self.check_names(&mut checker);
         checker.finish()
-    }
-
-    /// This release applies the policies of the namespace alone: what would be accepted without effect is refused.
-    fn check_reach(&self, checker: &mut Checker) {
-        const REMEDY: &str =
-            "leave it out; the policies of the function namespace (k8s/networkpolicy.yaml) decide who may call";
-        let plain = self.expose == Expose::ClusterIp;
-        checker.check(
-            plain,
-            "spec.expose",
-            "only cluster_ip is available in this release",
-            REMEDY,
-        );
-        let default = self.allow_from == default_callers();
-        checker.check(
-            default,
-            "spec.allow_from",
-            "it is not available in this release",
-            REMEDY,
-        );
-        checker.check(
-            self.egress.is_empty(),
-            "spec.egress",
-            "it is not available in this release",
-            REMEDY,
-        );
     }
 
     /// Names of Kubernetes objects that somebody else makes.

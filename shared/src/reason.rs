@@ -80,6 +80,8 @@ reasons! {
     KILL_UNCONFIRMED = "kill_unconfirmed", "Check the node: the container may still run.";
     /// Kubernetes refused the objects.
     REJECTED_BY_CLUSTER = "rejected_by_cluster", "The message is the API server's own; check the namespace's policies.";
+    /// The manager lacks the setting that its way of being exposed needs.
+    EXPOSE_NOT_OFFERED = "expose_not_offered", "Ask the operator for the setting that the message names, or declare the function with expose: cluster_ip.";
     /// An object of that name exists and is not this process's.
     NAME_TAKEN = "name_taken", "Remove or rename the foreign object in the function namespace.";
     /// The cluster could not be reached for too long.

@@ -25,6 +25,8 @@ pub const CALLS_FUNCTIONS: &str = "octopus-process-manager/calls-functions";
 pub const SPEC_HASH: &str = "octopus-process-manager/spec-hash";
 /// Route that set a function up before its pod was ready: an annotation of the pods of services that have one.
 pub const SET_UP: &str = "octopus-process-manager/set-up";
+/// Who may connect to a process and where it may connect to, as text: an annotation of its NetworkPolicy.
+pub const REACH: &str = "octopus-process-manager/reach";
 /// When a kill lowered the deadline of a pod.
 pub const STOPPING_SINCE: &str = "octopus-process-manager/stopping-since";
 /// Kubernetes' own recommended label.

@@ -1,9 +1,11 @@
 //! The cluster: the only place that speaks with its API server. Every call has a time limit, every write names what it is
 //! about by uid, and 404 on a deletion means done.
 
+pub mod expose;
 pub mod gpu;
 pub mod label;
 pub mod object;
+pub mod policy;
 pub mod state;
 pub mod token;
 pub mod wheel;
@@ -18,8 +20,12 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Client, Resource};
+use octopus_shared::access::Expose;
+use octopus_shared::db::report::ProcessRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -122,6 +128,13 @@ impl Cluster {
                 selector: config.gpu_node_selector.clone(),
                 tolerations: config.gpu_tolerations.clone(),
                 runtime_class: config.gpu_runtime_class.clone(),
+            },
+            reach: expose::Reach {
+                node_address: config.node_address.clone(),
+                ingress_url: config.ingress_url.clone(),
+                ingress_class: config.ingress_class.clone(),
+                ingress_from: config.ingress_namespace_labels.clone(),
+                closed: config.closed_blocks.clone(),
             },
         };
         Ok(Self {
@@ -264,6 +277,35 @@ impl Cluster {
         }
     }
 
+    /// Deletes a listed object, unless it is on its way out already.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn remove<K>(&self, metadata: &ObjectMeta, deletion: Deletion) -> Result<(), ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        match (&metadata.name, &metadata.uid) {
+            (Some(name), Some(uid)) if metadata.deletion_timestamp.is_none() => {
+                self.delete::<K>(name, uid, deletion).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the policies of a process: what they opened is closed.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn remove_policies(&self, process: Uuid) -> Result<(), ClusterError> {
+        let selector = label::of_process(self.around.installation, process);
+        for policy in self.list::<NetworkPolicy>(&selector).await? {
+            self.remove::<NetworkPolicy>(&policy.metadata, Deletion::Graceful)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Makes a pod end without losing its log: lowers its active deadline. SIGTERM comes at once and the pod's grace is
     /// honoured; the object and the log stay until they are deleted.
     ///
@@ -290,13 +332,18 @@ impl Cluster {
         }
     }
 
-    /// Deployments, ReplicaSets and Services of a process.
+    /// Deployments, ReplicaSets, Services and Ingresses of a process.
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub async fn controllers(&self, process: Uuid) -> Result<Controllers, ClusterError> {
-        let selector = label::of_process(self.around.installation, process);
+    pub async fn controllers(&self, process: &ProcessRow) -> Result<Controllers, ClusterError> {
+        let selector = label::of_process(self.around.installation, process.id);
+        let ingresses = match process.function_spec.expose {
+            Expose::Ingress => self.list(&selector).await?,
+            Expose::ClusterIp | Expose::NodePort => Vec::new(),
+        };
         Ok(Controllers {
+            ingresses,
             deployments: self.list(&selector).await?,
             replica_sets: self.list(&selector).await?,
             services: self.list(&selector).await?,
@@ -323,7 +370,7 @@ pub enum Deletion {
     Orphaning,
 }
 
-/// What keeps the pods of a service alive.
+/// What keeps the pods of a service alive and reached.
 #[derive(Clone, Debug, Default)]
 pub struct Controllers {
     /// Deployments.
@@ -332,12 +379,17 @@ pub struct Controllers {
     pub replica_sets: Vec<ReplicaSet>,
     /// Services.
     pub services: Vec<Service>,
+    /// Ingresses.
+    pub ingresses: Vec<Ingress>,
 }
 
 impl Controllers {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.deployments.is_empty() && self.replica_sets.is_empty() && self.services.is_empty()
+        self.deployments.is_empty()
+            && self.replica_sets.is_empty()
+            && self.services.is_empty()
+            && self.ingresses.is_empty()
     }
 }
 

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use octopus_shared::db::report::ProcessRow;
 use uuid::Uuid;
 
 use self::pod::pod_spec;
+use super::expose::{self, Reach};
 use super::gpu::Gpus;
-use super::label;
+use super::{label, policy};
 
 /// Name of the one container of every pod.
 pub const CONTAINER: &str = "function";
@@ -34,6 +36,22 @@ pub struct Surroundings {
     pub user_namespaces: bool,
     /// Where pods with GPUs run.
     pub gpus: Gpus,
+    /// The ways to functions, and from them.
+    pub reach: Reach,
+}
+
+/// The NetworkPolicy of a process, if it needs one.
+pub fn policy(around: &Surroundings, process: &ProcessRow) -> Result<Option<NetworkPolicy>, serde_json::Error> {
+    let metadata = metadata(around, process, process.name.clone());
+    policy::policy(&around.reach, process, metadata).map(hashed).transpose()
+}
+
+/// The Ingress of a process, if it is exposed by one.
+pub fn ingress(around: &Surroundings, process: &ProcessRow) -> Result<Option<Ingress>, serde_json::Error> {
+    let metadata = metadata(around, process, process.name.clone());
+    expose::ingress(&around.reach, process, metadata)
+        .map(hashed)
+        .transpose()
 }
 
 /// The Service and the Deployment of a process of kind `service`.
@@ -47,6 +65,7 @@ pub fn service(
         metadata: metadata(around, process, process.name.clone()),
         spec: Some(ServiceSpec {
             selector: Some(selector.clone()),
+            type_: expose::service_type(process.function_spec.expose),
             ports: Some(vec![ServicePort {
                 name: Some("http".into()),
                 port: process.function_spec.port.into(),
@@ -119,14 +138,6 @@ pub fn task(around: &Surroundings, process: &ProcessRow, image: &str) -> Result<
     })
 }
 
-/// URL at which a service is called from inside its cluster.
-pub fn endpoint(process: &ProcessRow, namespace: &str) -> String {
-    format!(
-        "http://{}.{namespace}.svc.cluster.local:{}",
-        process.name, process.function_spec.port
-    )
-}
-
 fn metadata(around: &Surroundings, process: &ProcessRow, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
@@ -154,7 +165,7 @@ fn hashed<K: kube::Resource + serde::Serialize>(mut object: K) -> Result<K, serd
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use octopus_shared::env::EnvVar as Variable;
     use octopus_shared::function::{Entry, FunctionSpec, Volume};
     use octopus_shared::process::{Lifecycle, ProcessKind, ProcessSpec, ProcessState};
@@ -173,10 +184,12 @@ mod tests {
                 tolerations: None,
                 runtime_class: Some("nvidia".into()),
             },
+            reach: Reach::default(),
         }
     }
 
-    fn process(kind: ProcessKind) -> ProcessRow {
+    /// A process without anything special.
+    pub(crate) fn process(kind: ProcessKind) -> ProcessRow {
         ProcessRow {
             id: Uuid::max(),
             name: "hello-ffffffffffff".into(),

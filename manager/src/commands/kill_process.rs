@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::Ingress;
 use octopus_shared::db::claim::Claim;
 use octopus_shared::db::report::{self, ProcessRow};
 use octopus_shared::pod::Verdict;
@@ -14,7 +15,7 @@ use octopus_shared::reason;
 use tokio::time::sleep;
 
 use super::{Ending, Obstacle, subject};
-use crate::cluster::{ClusterError, Controllers, Deletion, label, state};
+use crate::cluster::{Cluster, ClusterError, Controllers, Deletion, label, policy, state};
 use crate::context::Context;
 
 /// Between two looks at the cluster.
@@ -98,9 +99,13 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             sleep(LOOK_EVERY).await;
             continue;
         }
-        let controllers = context.cluster.controllers(id).await?;
+        let controllers = context.cluster.controllers(&process).await?;
         let pods: Vec<Pod> = context.cluster.list(&selector).await?;
         if controllers.is_empty() && pods.is_empty() {
+            // Not before: what still ran kept what it may reach.
+            if policy::is_needed(&context.cluster.around.reach, &process) {
+                context.cluster.remove_policies(id).await?;
+            }
             let verdict = last_verdict(&process, end_seen);
             report::gone(&context.pool, claim, id, &verdict).await?;
             return Ok(Ending::SUCCEEDED);
@@ -109,7 +114,7 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             report::stopping(&context.pool, claim, id).await?;
             context.announce(claim);
         }
-        take_away(context, &controllers).await?;
+        take_away(&context.cluster, &controllers).await?;
         // Only once nothing would replace them.
         if controllers.is_empty() {
             for pod in &pods {
@@ -140,39 +145,31 @@ fn last_verdict(process: &ProcessRow, end_seen: bool) -> Verdict {
     }
 }
 
-async fn take_away(context: &Context, controllers: &Controllers) -> Result<(), ClusterError> {
-    for object in &controllers.deployments {
-        delete::<Deployment>(context, &object.metadata).await?;
+async fn take_away(cluster: &Cluster, controllers: &Controllers) -> Result<(), ClusterError> {
+    for ingress in &controllers.ingresses {
+        cluster
+            .remove::<Ingress>(&ingress.metadata, Deletion::Orphaning)
+            .await?;
+    }
+    for deployment in &controllers.deployments {
+        cluster
+            .remove::<Deployment>(&deployment.metadata, Deletion::Orphaning)
+            .await?;
     }
     // A Deployment that still exists would make a deleted ReplicaSet again.
     if controllers.deployments.is_empty() {
-        for object in &controllers.replica_sets {
-            delete::<ReplicaSet>(context, &object.metadata).await?;
+        for replica_set in &controllers.replica_sets {
+            cluster
+                .remove::<ReplicaSet>(&replica_set.metadata, Deletion::Orphaning)
+                .await?;
         }
     }
-    for object in &controllers.services {
-        delete::<Service>(context, &object.metadata).await?;
+    for service in &controllers.services {
+        cluster
+            .remove::<Service>(&service.metadata, Deletion::Orphaning)
+            .await?;
     }
     Ok(())
-}
-
-async fn delete<K>(
-    context: &Context,
-    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Result<(), ClusterError>
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
-    let (Some(name), Some(uid)) = (&metadata.name, &metadata.uid) else {
-        return Ok(());
-    };
-    if metadata.deletion_timestamp.is_some() {
-        return Ok(());
-    }
-    context.cluster.delete::<K>(name, uid, Deletion::Orphaning).await
 }
 
 /// Does what is to be done with one pod. False: it was deleted before its end was seen.

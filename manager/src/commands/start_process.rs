@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::Ingress;
 use octopus_shared::db::claim::{Claim, Outcome};
 use octopus_shared::db::report::{self, ProcessRow};
 use octopus_shared::pod::Verdict;
@@ -13,7 +14,7 @@ use octopus_shared::reason;
 use serde_json::{Value, json};
 
 use super::{Ending, Obstacle, subject};
-use crate::cluster::{ClusterError, Deletion, object};
+use crate::cluster::{ClusterError, Deletion, expose, label, object};
 use crate::context::Context;
 
 /// What is to be done about a process, decided from its row alone.
@@ -61,13 +62,16 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         Action::WaitForImage => return Ok(Ending::wait(Duration::from_secs(1), "the image is not there yet")),
         Action::Create(image) => (image, false),
     };
+    let reach = &context.cluster.around.reach;
+    if let Some(setting) = reach.missing(process.function_spec.expose) {
+        let message = format!("functions are not exposed so here: the manager has no {setting}");
+        return fail(context, claim, &process, reason::EXPOSE_NOT_OFFERED, message).await;
+    }
     let waited = (Utc::now() - claim.created_at).to_std().unwrap_or_default();
     metrics::histogram!("octopus_create_request_wait_seconds").record(waited);
     match create(context, &process, &image, exists).await {
-        Ok(manifest) => {
-            let endpoint = object::endpoint(&process, &context.cluster.namespace);
-            let endpoint = (process.spec.kind == ProcessKind::Service).then_some(endpoint.as_str());
-            report::created(&context.pool, claim, id, &manifest, endpoint).await?;
+        Ok(made) => {
+            report::created(&context.pool, claim, id, &made.manifest, made.endpoint.as_deref()).await?;
             Ok(Ending::SUCCEEDED)
         }
         Err(Obstacle::Cluster(ClusterError::Refused { code: 403, message })) if message.contains("exceeded quota") => {
@@ -102,25 +106,49 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     }
 }
 
-/// Creates what is missing, unless it `exists`, and answers the objects as they were sent.
-async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bool) -> Result<Value, Obstacle> {
-    let around = &context.cluster.around;
+/// What was created of a process.
+struct Made {
+    /// The objects as they were sent.
+    manifest: Value,
+    /// Where it is called.
+    endpoint: Option<String>,
+}
+
+/// Creates what is missing, unless it `exists`. The policy is there before the first pod.
+async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bool) -> Result<Made, Obstacle> {
+    let Context { cluster, .. } = context;
+    let around = &cluster.around;
     let unwritable = |error: serde_json::Error| Obstacle::Database(sqlx::Error::Encode(error.into()));
-    match process.spec.kind {
+    let policy = object::policy(around, process).map_err(unwritable)?;
+    if let Some(policy) = policy.as_ref().filter(|_| !exists) {
+        cluster.create(policy).await?;
+    }
+    let mut manifest: Vec<Value> = policy.iter().map(|policy| json!(policy)).collect();
+    let endpoint = match process.spec.kind {
         ProcessKind::Task => {
             let pod = object::task(around, process, image).map_err(unwritable)?;
             if !exists {
-                context.cluster.create(&pod).await?;
+                cluster.create(&pod).await?;
             }
-            Ok(json!([pod]))
+            manifest.push(json!(pod));
+            None
         }
         ProcessKind::Service => {
             let (service, deployment) = object::service(around, process, image).map_err(unwritable)?;
-            context.cluster.create(&service).await?;
-            context.cluster.create(&deployment).await?;
-            Ok(json!([service, deployment]))
+            let created = cluster.create(&service).await?;
+            cluster.create(&deployment).await?;
+            manifest.extend([json!(service), json!(deployment)]);
+            if let Some(ingress) = object::ingress(around, process).map_err(unwritable)? {
+                cluster.create(&ingress).await?;
+                manifest.push(json!(ingress));
+            }
+            Some(expose::endpoint(&around.reach, process, &cluster.namespace, &created))
         }
-    }
+    };
+    Ok(Made {
+        manifest: manifest.into(),
+        endpoint,
+    })
 }
 
 /// For good: removes what was created of it, so that nothing half-done remains.
@@ -131,29 +159,22 @@ async fn fail(
     why: reason::Reason,
     message: String,
 ) -> Result<Ending, Obstacle> {
-    let controllers = context.cluster.controllers(process.id).await?;
-    for object in controllers.services {
-        let (name, uid) = (
-            object.metadata.name.unwrap_or_default(),
-            object.metadata.uid.unwrap_or_default(),
-        );
-        context
-            .cluster
-            .delete::<Service>(&name, &uid, Deletion::Graceful)
+    let cluster = &context.cluster;
+    let controllers = cluster.controllers(process).await?;
+    for ingress in &controllers.ingresses {
+        cluster.remove::<Ingress>(&ingress.metadata, Deletion::Graceful).await?;
+    }
+    for service in &controllers.services {
+        cluster.remove::<Service>(&service.metadata, Deletion::Graceful).await?;
+    }
+    for deployment in &controllers.deployments {
+        cluster
+            .remove::<Deployment>(&deployment.metadata, Deletion::Graceful)
             .await?;
     }
-    for object in controllers.deployments {
-        let (name, uid) = (
-            object.metadata.name.unwrap_or_default(),
-            object.metadata.uid.unwrap_or_default(),
-        );
-        context
-            .cluster
-            .delete::<Deployment>(&name, &uid, Deletion::Graceful)
-            .await?;
-    }
-    let selector = crate::cluster::label::of_process(context.cluster.around.installation, process.id);
-    if context.cluster.list::<Pod>(&selector).await?.is_empty() {
+    let selector = label::of_process(cluster.around.installation, process.id);
+    if cluster.list::<Pod>(&selector).await?.is_empty() {
+        cluster.remove_policies(process.id).await?;
         let verdict = Verdict::because(ProcessState::Failed, why, message.clone());
         report::gone(&context.pool, claim, process.id, &verdict).await?;
     }

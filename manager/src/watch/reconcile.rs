@@ -8,13 +8,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use octopus_shared::db::report;
 use octopus_shared::process::Lifecycle;
 use uuid::Uuid;
 
 use super::Watching;
-use crate::cluster::{ClusterError, Deletion, label, state};
+use crate::cluster::{Cluster, ClusterError, Deletion, label, state};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// A pass that would remove more than this many objects, and more than a tenth of what it sees, removes none.
@@ -35,7 +36,10 @@ enum Kind {
     Deployment,
     ReplicaSet,
     Service,
+    Ingress,
     Pod,
+    /// Only ever opens something: it may go at any time, and stays behind every task that had one.
+    NetworkPolicy,
 }
 
 pub(super) async fn run(watching: &Watching) {
@@ -75,29 +79,26 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
         tracing::info!(object.name = %object.name, object.kind = ?object.kind, "removing what no row wants");
         metrics::counter!("octopus_orphans_removed_total").increment(1);
         match object.kind {
-            Kind::Deployment => {
-                cluster
-                    .delete::<Deployment>(&object.name, &object.uid, Deletion::Graceful)
-                    .await?
-            }
-            Kind::ReplicaSet => {
-                cluster
-                    .delete::<ReplicaSet>(&object.name, &object.uid, Deletion::Graceful)
-                    .await?
-            }
-            Kind::Service => {
-                cluster
-                    .delete::<Service>(&object.name, &object.uid, Deletion::Graceful)
-                    .await?
-            }
-            Kind::Pod => {
-                cluster
-                    .delete::<Pod>(&object.name, &object.uid, Deletion::Graceful)
-                    .await?
-            }
+            Kind::Deployment => remove::<Deployment>(cluster, &object).await?,
+            Kind::ReplicaSet => remove::<ReplicaSet>(cluster, &object).await?,
+            Kind::Service => remove::<Service>(cluster, &object).await?,
+            Kind::Ingress => remove::<Ingress>(cluster, &object).await?,
+            Kind::Pod => remove::<Pod>(cluster, &object).await?,
+            Kind::NetworkPolicy => remove::<NetworkPolicy>(cluster, &object).await?,
         }
     }
     Ok(())
+}
+
+async fn remove<K>(cluster: &Cluster, object: &Found) -> Result<(), ClusterError>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let Found { name, uid, .. } = object;
+    cluster.delete::<K>(name, uid, Deletion::Graceful).await
 }
 
 /// Processes that were created and have no object left, not even one that nobody had seen yet.
@@ -130,6 +131,11 @@ async fn list(watching: &Watching) -> Result<Vec<Found>, ClusterError> {
         &cluster.list(&selector).await?,
     ));
     found.extend(described::<Service>(Kind::Service, &cluster.list(&selector).await?));
+    found.extend(described::<Ingress>(Kind::Ingress, &cluster.list(&selector).await?));
+    found.extend(described::<NetworkPolicy>(
+        Kind::NetworkPolicy,
+        &cluster.list(&selector).await?,
+    ));
     found.extend(described::<Pod>(Kind::Pod, &cluster.list(&selector).await?));
     Ok(found)
 }
@@ -187,11 +193,16 @@ fn halted(
             first.name
         ));
     }
-    if unwanted.len() > FEW && unwanted.len() * 10 > found.len() {
+    let weighty = |objects: &[Found]| {
+        objects
+            .iter()
+            .filter(|object| object.kind != Kind::NetworkPolicy)
+            .count()
+    };
+    let (few, all) = (weighty(unwanted), weighty(found));
+    if few > FEW && few * 10 > all {
         return Some(format!(
-            "{} of {} objects belong to processes that are gone: too many at once",
-            unwanted.len(),
-            found.len()
+            "{few} of {all} objects belong to processes that are gone: too many at once"
         ));
     }
     // Kubernetes cuts times to whole seconds: an object seems older than it is by up to one.
