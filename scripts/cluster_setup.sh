@@ -20,13 +20,13 @@ until admin get --raw /readyz > /dev/null 2>&1 && admin get nodes --no-headers 2
   sleep 1
 done
 
-for part in namespace rbac quota networkpolicy; do
+for part in namespace rbac quota networkpolicy builds; do
   admin apply -f "/kubernetes/$part.yaml"
 done
 
 # What `octopus-manager login` does, in an image that has no such program: a token bound to the account, as TokenRequest
-# gives it (`kubectl create token` is younger than Kubernetes 1.20). The manager renews it; a day is for a stack that is down.
-token=$(echo '{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}' |
+# gives it (`kubectl create token` is younger than Kubernetes 1.20). An hour is enough: the manager renews it and writes it back.
+token=$(echo '{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}' |
   admin create --raw "$account/token" -f - | sed -n 's/.*"token": *"\([^"]*\)".*/\1/p')
 [ -n "$token" ] || { echo "the cluster gave no token" >&2; exit 1; }
 authority=$(kubectl config view --raw -o 'jsonpath={.clusters[0].cluster.certificate-authority-data}')

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Copies the kubeconfigs of the development cluster to .local/kubeconfig, for use on this machine:
 #   KUBECONFIG=.local/kubeconfig/admin.kubeconfig kubectl get pods -n octopus-functions
+# The manager's token lives for an hour, and the manager renews its own copy: repeat this for the newest one.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 

@@ -6,7 +6,7 @@ source "$root/scripts/test_environment.sh"
 
 trap '"$root/scripts/clean.sh" tests' EXIT
 minutes=${SOAK_MINUTES:-60}
-# Tokens of ten minutes are used up to their end, and beyond.
+# A token of ten minutes is used up to its end, and five minutes beyond: a round takes that long.
 export OCTOPUS_SOAK=1
 cargo build --quiet --locked --workspace --bins
 for ((round = 1; SECONDS < minutes * 60; round++)); do

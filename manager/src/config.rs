@@ -69,8 +69,8 @@ pub struct Config {
     /// Package index instead of PyPI. It may hold credentials, which are never shown.
     #[arg(long, env = "OCTOPUS_INDEX_URL", hide_env_values = true)]
     pub index_url: Option<Url>,
-    /// Namespace in which packages that exist as source only are built, each in a pod of its own (k8s/builds.yaml). Without it
-    /// such packages are refused.
+    /// Namespace in which packages that exist as source only are built, each in a pod of its own (k8s/builds.yaml). Without it,
+    /// or when it is empty, such packages are refused.
     #[arg(long, env = "OCTOPUS_BUILD_NAMESPACE")]
     pub build_namespace: Option<String>,
     /// Secret in that namespace whose key `url` is the package index with its password, for those pods.

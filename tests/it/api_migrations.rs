@@ -1,6 +1,6 @@
 //! Migrations: together in several databases, again on the same one, and the logins of a deployment.
 
-use octopus_api::admin::migrate::{MIGRATIONS, execute, set_login};
+use octopus_api::admin::migrate::{execute, migrate, set_login};
 use octopus_api::config::{Cli, Command};
 use octopus_tests::postgres::Database;
 use sqlx::postgres::PgConnectOptions;
@@ -9,14 +9,18 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 #[tokio::test]
 async fn databases_of_one_server_can_be_migrated_at_once() {
     let databases = futures::future::join_all((0..6).map(|_| Database::empty())).await;
-    let migrated = futures::future::join_all(databases.iter().map(|database| MIGRATIONS.run(&database.owner))).await;
-    for result in migrated {
-        result.unwrap();
-    }
-    // Two at once on the same database, and again.
-    let (one, other) = tokio::join!(MIGRATIONS.run(&databases[0].owner), MIGRATIONS.run(&databases[0].owner));
-    one.unwrap();
-    other.unwrap();
+    let login = format!("it_login_{}", uuid::Uuid::new_v4().simple());
+    let set_up = async |database: &Database| {
+        let mut owner = database.owner.acquire().await.unwrap();
+        migrate(&mut owner).await.unwrap();
+        // Each alters the same role of the server.
+        for group in ["octopus_api", "octopus_manager"].repeat(5) {
+            set_login(&mut owner, &login, group, "word").await.unwrap();
+        }
+    };
+    // The first database twice.
+    futures::future::join_all(databases.iter().chain(&databases[..1]).map(set_up)).await;
+    drop_role(&databases[0], &login).await;
 }
 
 #[tokio::test]
@@ -44,8 +48,12 @@ async fn a_login_has_its_password_and_its_group() {
                 .is_err()
         );
     }
-    sqlx::raw_sql(AssertSqlSafe(format!("drop role {login}")))
-        .execute(&mut *owner)
+    drop_role(&database, &login).await;
+}
+
+async fn drop_role(database: &Database, role: &str) {
+    sqlx::raw_sql(AssertSqlSafe(format!("drop role {role}")))
+        .execute(&database.owner)
         .await
         .unwrap();
 }

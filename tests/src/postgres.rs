@@ -46,10 +46,11 @@ impl Database {
     /// Makes and migrates one.
     pub async fn new() -> Self {
         let database = Self::empty().await;
-        octopus_api::admin::migrate::MIGRATIONS
-            .run(&database.owner)
+        let mut owner = database.owner.acquire().await.expect("a connection");
+        octopus_api::admin::migrate::migrate(&mut owner)
             .await
             .expect("migrations");
+        drop(owner);
         database
     }
 

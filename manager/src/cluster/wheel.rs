@@ -54,7 +54,7 @@ impl WheelPods {
     pub fn new(config: &Config, cluster: &Cluster) -> Option<Self> {
         Some(Self {
             cluster: cluster.clone(),
-            namespace: config.build_namespace.clone()?,
+            namespace: config.build_namespace.clone().filter(|name| !name.is_empty())?,
             index_secret: config.build_index_secret.clone(),
         })
     }

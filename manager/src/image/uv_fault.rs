@@ -65,7 +65,7 @@ pub(crate) fn explain(ended: &Ended, wanted: &Wanted, python: PythonVersion) -> 
                 "`{subject}` exists only as a source distribution, and building it would run its set-up code: {said}"
             ),
             format!(
-                "Choose a version or a package with wheels for Python {dotted}, or ask the operator for a base image that has it."
+                "Choose a version or a package with wheels for Python {dotted}, or ask the operator to let it be built (OCTOPUS_BUILD_NAMESPACE)."
             ),
         )
     } else if said.contains("no wheels with a matching") {

@@ -291,6 +291,23 @@ mod tests {
     }
 
     #[test]
+    fn a_system_package_that_is_missing_is_named_with_its_line() {
+        let mut wanted = Wanted::default();
+        wanted.add_system("ca-certificates", &Place::new("function.py", 1));
+        wanted.add_system("pandoc", &place());
+        let error = wanted.check_system(&["ca-certificates".to_owned()].into()).unwrap_err();
+        assert_eq!(error.fault, BuildFault::SystemPackage);
+        assert_eq!(
+            error.to_string(),
+            "line 3 of function.py: the system package `pandoc` is not among those that the base images hold"
+        );
+        assert!(error.remedy.contains("OCTOPUS_SYSTEM_PACKAGES"), "{}", error.remedy);
+        wanted
+            .check_system(&["ca-certificates".to_owned(), "pandoc".to_owned()].into())
+            .unwrap();
+    }
+
+    #[test]
     fn the_same_twice_is_once() {
         let mut wanted = Wanted::default();
         for text in ["Flask==3.1.0", "flask == 3.1.0", "numpy"] {

@@ -52,6 +52,8 @@ SET_UP_FAILED = 70
 PAUSE = 0.05
 # How long a function whose set-up failed may take to end, in seconds.
 GRACE = 5
+# How long after its last connection broke a function that is ending has ended, in seconds.
+MOMENT = 1
 # Kept of an answer, in bytes.
 SHOWN = 500
 COUNTERS = ["/sys/fs/cgroup/pids/pids.events", "/sys/fs/cgroup/pids.events"]
@@ -111,6 +113,7 @@ class Starter:
         self.options = options
         self.child = None
         self.failed = False
+        self.told_to_end = False
         self.ended = threading.Event()
 
     def mark(self, state):
@@ -131,7 +134,7 @@ class Starter:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
             os.execv(sys.executable, [sys.executable, "-u", *self.options.function])
         for number in HANDED_ON:
-            signal.signal(number, lambda number, _: os.kill(self.child, number))
+            signal.signal(number, self.hand_on)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
         if self.options.port:
             threading.Thread(target=self.bring_up, daemon=True).start()
@@ -143,6 +146,10 @@ class Starter:
         if code != 0 and refused > 0:
             terminated(self.options, "process_limit", f"the container was refused a new process {refused} times")
         return code
+
+    def hand_on(self, number, _):
+        self.told_to_end |= number in (signal.SIGTERM, signal.SIGINT)
+        os.kill(self.child, number)
 
     def wait(self):
         """Until the function ends. Whatever it left behind becomes a child of the first process and is collected too."""
@@ -159,7 +166,8 @@ class Starter:
         if self.options.set_up:
             self.mark(f"the set-up route {self.options.set_up} has not answered yet")
             problem = self.set_up()
-            if self.ended.is_set():
+            # Whoever ends does not owe an answer.
+            if self.ended.is_set() or self.told_to_end:
                 return
             if problem:
                 self.give_up(problem)
@@ -182,6 +190,7 @@ class Starter:
             answer = connection.getresponse()
             body = answer.read(SHOWN).decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
+            self.ended.wait(MOMENT)
             return f"POST {route} was not answered: {error!r}"
         if 200 <= answer.status < 300:
             say(f"POST {route} answered {answer.status}")

@@ -1,15 +1,15 @@
 //! The starter and what stands before `apt-get`, run by the Python of this machine.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
 
-/// Answers POST with the status that its second argument names, counts the requests in a file, and notes SIGTERM.
+/// Does on POST what its second argument says, and notes SIGTERM.
 const FUNCTION: &str = r#"
-import http.server, os, signal, sys
+import http.server, os, signal, sys, time
 def end(*_):
     print("asked to end", flush=True)
     os._exit(5)
@@ -17,7 +17,9 @@ signal.signal(signal.SIGTERM, end)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         print("set up", self.path, flush=True)
-        self.send_response(int(sys.argv[2]))
+        exec(sys.argv[2])
+    def answer(self, status):
+        self.send_response(status)
         self.end_headers()
         self.wfile.write(b"because")
     def log_message(self, *_): pass
@@ -54,6 +56,13 @@ impl Folder {
             .unwrap()
     }
 
+    /// Starts the function above, as a service that is set up.
+    fn serve(&self, on_post: &str) -> Child {
+        let (function, port) = (self.path("function.py"), free_port());
+        let function = function.to_str().unwrap();
+        self.start(&["--port", &port, "--set-up", "/setup", "--", function, &port, on_post])
+    }
+
     fn probe(&self, starter: u32) -> Output {
         Command::new("python3")
             .args(["-I", "-S"])
@@ -83,6 +92,11 @@ fn until(what: &str, mut look: impl FnMut() -> bool) {
     }
 }
 
+fn stop(starter: &Child) {
+    let sent = Command::new("kill").args(["-TERM", &starter.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
 fn ended(mut starter: Child) -> (Option<i32>, String) {
     let code = starter.wait().unwrap().code();
     let mut printed = String::new();
@@ -106,46 +120,45 @@ fn it_ends_as_the_function_ends() {
 #[test]
 fn a_service_is_set_up_once_and_told_of_its_end() {
     let folder = Folder::new();
-    let (function, port) = (folder.path("function.py"), free_port());
-    let arguments = [
-        "--port",
-        &port,
-        "--set-up",
-        "/v1/setup",
-        "--",
-        function.to_str().unwrap(),
-        &port,
-        "201",
-    ];
-    let starter = folder.start(&arguments);
+    let starter = folder.serve("self.answer(201)");
     until("it is up", || folder.probe(starter.id()).status.success());
     // Another container of the same pod finds this one's state, and is not up by it.
     assert!(!folder.probe(std::process::id()).status.success());
-    let sent = Command::new("kill").args(["-TERM", &starter.id().to_string()]).status();
-    assert!(sent.unwrap().success());
-    assert_eq!(ended(starter), (Some(5), "set up /v1/setup\nasked to end\n".into()));
+    stop(&starter);
+    assert_eq!(ended(starter), (Some(5), "set up /setup\nasked to end\n".into()));
 }
 
 #[test]
 fn a_set_up_that_fails_ends_it_and_says_why() {
     let folder = Folder::new();
-    let (function, port) = (folder.path("function.py"), free_port());
-    let arguments = [
-        "--port",
-        &port,
-        "--set-up",
-        "/setup",
-        "--",
-        function.to_str().unwrap(),
-        &port,
-        "500",
-    ];
-    let starter = folder.start(&arguments);
+    let starter = folder.serve("self.answer(500)");
     let probed = folder.probe(starter.id());
     assert!(!probed.status.success() && !probed.stdout.is_empty());
     assert_eq!(ended(starter).0, Some(70));
     let why = std::fs::read_to_string(folder.path("log")).unwrap();
     assert_eq!(why, "octopus/set_up_failed: POST /setup answered 500: because");
+}
+
+#[test]
+fn a_function_that_dies_while_it_is_set_up_ends_as_it_ends() {
+    let folder = Folder::new();
+    let starter = folder.serve("self.connection.shutdown(2); time.sleep(0.2); os._exit(4)");
+    assert_eq!(ended(starter).0, Some(4));
+    assert!(!folder.path("log").exists());
+}
+
+#[test]
+fn a_stop_while_it_is_set_up_is_no_failure() {
+    let folder = Folder::new();
+    let mut starter = folder.serve(
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); print('waits', flush=True)
+signal.sigwait([signal.SIGTERM]); self.answer(503); self.connection.shutdown(2); time.sleep(0.2); os._exit(5)",
+    );
+    let mut printed = BufReader::new(starter.stdout.as_mut().unwrap()).lines();
+    assert!(printed.any(|line| line.unwrap() == "waits"));
+    stop(&starter);
+    assert_eq!(ended(starter).0, Some(5));
+    assert!(!folder.path("log").exists());
 }
 
 #[test]
