@@ -13,8 +13,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/it/schemathesis.toml");
-const CHECKS: &str =
-    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 /// For one run in `make soak`, far beyond what one takes.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -30,8 +29,22 @@ async fn schemathesis(document: &str, url: &str, token: &str, examples: &str) ->
         .args(["--no-color", "--config-file", CONFIGURATION, "run"])
         .arg(&file)
         .args(["--url", url, "--header", &format!("Authorization: Bearer {token}")])
-        .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", examples])
-        .args(["--seed", "1", "--request-timeout", "20", "--continue-on-failure", "--no-shrink"])
+        .args([
+            "--checks",
+            CHECKS,
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            examples,
+        ])
+        .args([
+            "--seed",
+            "1",
+            "--request-timeout",
+            "20",
+            "--continue-on-failure",
+            "--no-shrink",
+        ])
         // It keeps what it found, which a later run would begin with.
         .current_dir(folder.path())
         .kill_on_drop(true)
@@ -62,7 +75,10 @@ async fn a_server_error_is_found() {
     let broken = Router::new().route("/healthz", get(async || StatusCode::INTERNAL_SERVER_ERROR));
     let server = tokio::spawn(async move { axum::serve(listener, broken).await });
     let mut document = serde_json::to_value(octopus_api::openapi::document()).unwrap();
-    document["paths"].as_object_mut().unwrap().retain(|path, _| path == "/healthz");
+    document["paths"]
+        .as_object_mut()
+        .unwrap()
+        .retain(|path, _| path == "/healthz");
     let (passed, said) = schemathesis(&document.to_string(), &url, "none", "1").await;
     server.abort();
     assert!(!passed && said.contains("Server error"), "{said}");
