@@ -45,7 +45,7 @@ fn name() -> impl Strategy<Value = String> {
 
 fn odd() -> impl Strategy<Value = Odd> {
     let kind =
-        prop_oneof![4 => Just(b'0'), 2 => Just(b'5'), 3 => select(b"\0123467gxLKSVDMNA".to_vec()), 1 => any::<u8>()];
+        prop_oneof![4 => Just(b'0'), 2 => Just(b'5'), 3 => select(b"\x00123467gxLKSVDMNA".to_vec()), 1 => any::<u8>()];
     let content = prop_oneof![
         3 => prop::collection::vec(any::<u8>(), 0..64),
         1 => (0_usize..3).prop_map(|pieces| vec![0; pieces * (400 << 10)]),
