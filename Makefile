@@ -25,7 +25,7 @@ test: ## unit, integration and end-to-end tests, on a real Postgres, registry an
 bench: ## latencies and rates of this machine
 	@scripts/bench.sh
 
-soak: ## the end-to-end suite again and again, for SOAK_MINUTES (60)
+soak: ## long fuzzing, then the end-to-end suite again and again, for SOAK_MINUTES (60)
 	@scripts/soak.sh
 
 check: ## format, lints, documentation, dependencies, checked queries, scripts

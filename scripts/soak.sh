@@ -1,5 +1,6 @@
 #!/bin/bash
-# Repeats the end-to-end suite for SOAK_MINUTES (60) and stops at the first failure: races show in numbers.
+# Many cases of each property and of each route, then the end-to-end suite again and again for SOAK_MINUTES (60). Stops at
+# the first failure: races show in numbers.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 source "$root/scripts/test_environment.sh"
@@ -8,6 +9,12 @@ trap '"$root/scripts/clean.sh" tests' EXIT
 minutes=${SOAK_MINUTES:-60}
 # A token of ten minutes is used up to its end, and five minutes beyond: a round takes that long.
 export OCTOPUS_SOAK=1
+say "properties, ${PROPTEST_CASES:=20000} cases each"
+export PROPTEST_CASES
+cargo test --locked --workspace --lib
+say "every route by its document"
+cargo test --locked -p octopus-tests --test it api_fuzz
+SECONDS=0
 cargo build --quiet --locked --workspace --bins
 for ((round = 1; SECONDS < minutes * 60; round++)); do
   say "round $round, minute $((SECONDS / 60)) of $minutes"

@@ -6,6 +6,7 @@
 #   tools.sh build   the compiler's presence, and uv
 #   tools.sh sqlx    the migration tool, compiled once
 #   tools.sh deny    the dependency checker, compiled once
+#   tools.sh schemathesis   what asks the API by its OpenAPI document
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -69,6 +70,20 @@ install_uv() {
   rm -rf "$folder"
 }
 
+# With all that it needs, pinned. Renewed when a pin changes.
+install_schemathesis() {
+  local folder=$local_dir/schemathesis pins=scripts/schemathesis.txt
+  cmp -s "$pins" "$folder/pins.txt" && return
+  install_uv
+  say "installing $(grep '^schemathesis==' "$pins")"
+  [ ! -s "$local_dir/ca/bundle.crt" ] || export SSL_CERT_FILE=$local_dir/ca/bundle.crt
+  rm -rf "$folder"
+  { "$local_dir/bin/uv" venv --quiet "$folder" &&
+    "$local_dir/bin/uv" pip install --quiet --python "$folder/bin/python" --only-binary :all: -r "$pins"; } ||
+    fail "uv could not install what $pins names"
+  cp "$pins" "$folder/pins.txt"
+}
+
 # The build folder is kept until the tool is there: an interrupted run goes on where it was.
 cargo_tool() { # crate, version, binary, minutes, cargo's arguments...
   local crate=$1 version=$2 binary=$kept_dir/tools/bin/$3 minutes=$4 build=$kept_dir/build/$1
@@ -86,6 +101,7 @@ for group in "$@"; do
     demo) demo_tools ;;
     build) need_cargo && install_uv ;;
     sqlx) cargo_tool sqlx-cli 0.9.0 sqlx 3 --no-default-features --features postgres,rustls ;;
+    schemathesis) install_schemathesis ;;
     deny) cargo_tool cargo-deny 0.20.2 cargo-deny 5 ;;
     *) fail "unknown group: $group" ;;
   esac

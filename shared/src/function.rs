@@ -100,7 +100,10 @@ impl FunctionSpec {
         checker.check(
             is_dns_label(&self.cluster, 40),
             "spec.cluster",
-            format!("`{}` is not a cluster name", self.cluster.escape_debug()),
+            format!(
+                "`{}` is not a cluster name",
+                self.cluster.chars().take(60).collect::<String>().escape_debug()
+            ),
             NAME_REMEDY,
         );
         checker.check(

@@ -70,7 +70,7 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
     delete_pod_of_running(&stack, once).await;
     delete_pod_of_running(&stack, twice).await;
 
-    let gone = stack.client.shows(once, "lifecycle", "gone", 60).await;
+    let gone = stack.client.shows(once, "lifecycle", "gone", 180).await;
     assert_eq!(
         (&gone["state"], &gone["attempt"]),
         (&json!("failed"), &json!(1)),
@@ -78,7 +78,7 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
     );
     assert_eq!(gone["pods"].as_array().unwrap().len(), 1);
 
-    let again = until("the second attempt to run", 60, async || {
+    let again = until("the second attempt to run", 180, async || {
         let shown = stack.client.process(twice).await;
         (shown["attempt"] == 2 && shown["state"] == "running").then_some(shown)
     })

@@ -8,6 +8,7 @@
 mod api_auth;
 mod api_command;
 mod api_events;
+mod api_fuzz;
 mod api_idempotency;
 mod api_input;
 mod api_logs;

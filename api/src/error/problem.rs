@@ -105,9 +105,9 @@ impl Problem {
         Self::new(Kind::FORBIDDEN, detail).remedy(format!("use a token of the role {}", needed.as_str()))
     }
 
-    /// Names of the refused fields.
-    pub fn fields(&self) -> impl Iterator<Item = &str> {
-        self.0.errors.iter().map(|error| error.field.as_str())
+    /// The refused fields.
+    pub fn refused(&self) -> &[Invalid] {
+        &self.0.errors
     }
 }
 

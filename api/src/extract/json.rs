@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use octopus_shared::error::Invalid;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use super::body::{MAX_BODY_BYTES, media_type, read_body};
@@ -62,7 +62,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], prefix: &str) -> Result<T
         )]));
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(&error, prefix))?;
+    let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        // A null where a word belongs is a syntax error to serde_json.
+        let is_json = error.inner().is_data() || serde_json::from_slice::<IgnoredAny>(bytes).is_ok();
+        refuse(&error, prefix, is_json)
+    })?;
     match reader.end() {
         Ok(()) => Ok(read),
         Err(error) => Err(malformed(prefix, &error)),
@@ -71,20 +75,33 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], prefix: &str) -> Result<T
 
 /// Reads a part of JSON that was read before.
 pub(crate) fn parse_value<T: DeserializeOwned>(value: Value, prefix: &str) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| refuse(&error, prefix))
+    serde_path_to_error::deserialize(value).map_err(|error| refuse(&error, prefix, true))
 }
 
-fn refuse(error: &serde_path_to_error::Error<serde_json::Error>, prefix: &str) -> Problem {
-    if error.inner().is_data() {
+fn refuse(error: &serde_path_to_error::Error<serde_json::Error>, prefix: &str, is_json: bool) -> Problem {
+    if is_json {
         let problem = error.inner().to_string();
         let field = field(prefix, &error.path().to_string(), &problem);
         return Problem::invalid(vec![Invalid::new(
-            field,
-            problem,
+            shorten(&field),
+            shorten(&problem),
             "see /docs for the fields and their types",
         )]);
     }
     malformed(prefix, error.inner())
+}
+
+/// serde repeats what it was given, however long; its own words stand before and behind that.
+fn shorten(text: &str) -> String {
+    const FIRST: usize = 60;
+    /// As long as the list of the fields that a function has.
+    const LAST: usize = 240;
+    let letters = text.chars().count();
+    if letters <= FIRST + LAST {
+        return text.to_owned();
+    }
+    let (first, last) = (text.chars().take(FIRST), text.chars().skip(letters - LAST));
+    first.chain("...".chars()).chain(last).collect()
 }
 
 fn malformed(prefix: &str, error: &serde_json::Error) -> Problem {
@@ -117,13 +134,14 @@ mod tests {
 
     fn fields<T: DeserializeOwned + std::fmt::Debug>(text: &str, prefix: &str) -> Vec<String> {
         let problem = parse::<T>(text.as_bytes(), prefix).unwrap_err();
-        problem.fields().map(str::to_owned).collect()
+        problem.refused().iter().map(|error| error.field.clone()).collect()
     }
 
     #[test]
     fn errors_name_the_field() {
         assert_eq!(fields::<FunctionSpec>(r#"{"port":"x"}"#, "spec"), ["spec.port"]);
         assert_eq!(fields::<FunctionSpec>(r#"{"prot":1}"#, "spec"), ["spec.prot"]);
+        assert_eq!(fields::<FunctionSpec>(r#"{"expose":null}"#, "spec"), ["spec.expose"]);
         assert_eq!(
             fields::<FunctionSpec>(r#"{"resources":{"gpu":1}}"#, ""),
             ["resources.gpu"]

@@ -1,6 +1,8 @@
 //! Reads requests. Whatever cannot be read becomes a problem that names the field.
 
 mod body;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod mutation;
 mod path;

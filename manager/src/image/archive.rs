@@ -276,4 +276,6 @@ fn invalid(problem: &str, remedy: &str) -> BuildError {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ mod config;
 mod entry;
 mod error;
 mod function_config;
+#[cfg(test)]
+mod fuzz;
 mod install_line;
 mod layer;
 mod lock;

@@ -54,8 +54,6 @@ fn logical_lines(text: &str) -> Vec<(Place, String)> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::image::error::BuildFault;
 
@@ -110,14 +108,6 @@ mod tests {
                 (BuildFault::RefusedInstall, 2),
                 "{line}: {error}"
             );
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_file_makes_it_panic(text in "(?s).{0,200}", near in "(a|=|1| #|\\\\|\\n|-r|-i| |https://h/){0,30}") {
-            let _ = read(&text, &mut Wanted::default());
-            let _ = read(&near, &mut Wanted::default());
         }
     }
 }
