@@ -103,7 +103,7 @@ pub struct Config {
     /// Address of the nodes as callers outside of the cluster see them: what `expose: node_port` is told with.
     #[arg(long, env = "OCTOPUS_NODE_ADDRESS")]
     pub node_address: Option<String>,
-    /// Scheme and domain of the cluster's ingress, each function below it at a name of its own: https://functions.example.org
+    /// Scheme and domain of the cluster's ingress, each function below it at a name of its own: `https://functions.example.org`
     #[arg(long, env = "OCTOPUS_INGRESS_URL", value_parser = expose::ingress_url)]
     pub ingress_url: Option<Url>,
     /// Ingress class. Left out: the cluster's default one.
