@@ -39,7 +39,7 @@ impl Neighbour {
     /// Ten further answers come, and every answer until then is there and good.
     async fn goes_on(&self, stack: &Stack) {
         let before = self.answers(stack).await.len();
-        let answers = until("ten further answers", 60, async || {
+        let answers = until("ten further answers", 180, async || {
             let answers = self.answers(stack).await;
             (answers.len() >= before + 10).then_some(answers)
         })
@@ -62,7 +62,7 @@ async fn ends(stack: &Stack, what: &str, resources: &Value) -> (Uuid, Value) {
     let mut spec = task(&[what]);
     spec["resources"] = resources.clone();
     let process = stack.client.start("hog", spec).await;
-    let gone = stack.client.shows(process, "lifecycle", "gone", 300).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 400).await;
     for stream in gone["log_streams"].as_array().unwrap() {
         assert!(stream["seal"].is_string(), "{gone}");
     }

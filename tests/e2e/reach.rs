@@ -48,7 +48,7 @@ async fn is_answered(stack: &Stack, labels: Value, url: &str, seconds: u32) -> b
         pods.create(&PostParams::default(), &pod).await.ok()
     })
     .await;
-    let phase = until("the client to end", 120, async || {
+    let phase = until("the client to end", 180, async || {
         let phase = pods.get("client").await.unwrap().status?.phase?;
         matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase)
     })
@@ -64,7 +64,7 @@ async fn policies(stack: &Stack) -> Vec<NetworkPolicy> {
 
 async fn kill(stack: &Stack, process: Uuid) {
     let kill = stack.client.kill(process, json!({})).await;
-    assert_eq!(stack.client.ended(kill, 90).await["state"], "succeeded");
+    assert_eq!(stack.client.ended(kill, 180).await["state"], "succeeded");
     assert!(policies(stack).await.is_empty());
 }
 
@@ -120,7 +120,7 @@ async fn a_function_is_exposed_as_the_operator_allows() {
     let open = json!({"expose": "node_port", "allow_from": [{"cidr": "0.0.0.0/0"}]});
     client.build("outside", HELLO, hello(&open)).await;
     let refused = client.start("outside", json!({"kind": "service"})).await;
-    let refused = client.shows(refused, "lifecycle", "gone", 60).await;
+    let refused = client.shows(refused, "lifecycle", "gone", 180).await;
     assert_eq!(refused["reason"], "expose_not_offered", "{refused}");
     assert!(
         refused["message"].as_str().unwrap().contains("OCTOPUS_NODE_ADDRESS"),
@@ -140,7 +140,7 @@ async fn a_function_is_exposed_as_the_operator_allows() {
         ])
         .await;
     let process = client.start("outside", json!({"kind": "service"})).await;
-    client.shows(process, "reason", "quota_exceeded", 60).await;
+    client.shows(process, "reason", "quota_exceeded", 180).await;
     let quotas = stack.namespace.api::<ResourceQuota>();
     let allow = Patch::Merge(json!({"spec": {"hard": {"services.nodeports": "10"}}}));
     quotas
