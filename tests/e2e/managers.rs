@@ -46,7 +46,7 @@ async fn sqlx_count(stack: &Stack, query: &'static str) -> i64 {
 }
 
 async fn delete_pod_of_running(stack: &Stack, process: Uuid) {
-    stack.client.shows(process, "state", "running", 60).await;
+    stack.client.shows(process, "state", "running", 180).await;
     let name = stack.client.process(process).await["pods"][0]["name"]
         .as_str()
         .unwrap()
@@ -85,6 +85,6 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
     .await;
     assert_eq!(again["pods"].as_array().unwrap().len(), 2, "{again}");
     let kill = stack.client.kill(twice, json!({})).await;
-    stack.client.ended(kill, 60).await;
+    stack.client.ended(kill, 180).await;
     assert!(stack.namespace.pods().await.is_empty());
 }
