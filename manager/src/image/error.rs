@@ -135,6 +135,12 @@ impl BuildError {
     }
 }
 
+/// The beginning of what a user wrote, fit for a message. Cleared of credentials before it is cut: half a URL hides its `@`.
+pub(crate) fn excerpt(text: &str, characters: usize) -> String {
+    let beginning: String = mask(text).chars().take(characters).collect();
+    beginning.escape_debug().to_string()
+}
+
 /// Hides `user:password` in every URL of a text.
 pub(crate) fn mask(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
@@ -175,6 +181,9 @@ mod tests {
             ("://", "://"),
         ] {
             assert_eq!(mask(text), masked);
+            for characters in 0..text.len() {
+                assert!(!excerpt(text, characters).contains("secret"), "{text}");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The lines of `dependencies`: what a shell would run, read as what is wanted.
 
-use super::error::{BuildError, BuildFault, Place};
+use super::error::{BuildError, BuildFault, Place, excerpt};
 use super::python::Constant;
 use super::wanted::{Wanted, refused};
 use super::words::commands;
@@ -48,8 +48,7 @@ const IGNORED_WITH_VALUE: [&str; 8] = [
 /// Adds what a line wants.
 pub(crate) fn read(line: &Constant, wanted: &mut Wanted) -> Result<(), BuildError> {
     let place = &line.place;
-    let shown: String = line.text.chars().take(120).collect();
-    let shown = shown.escape_debug();
+    let shown = excerpt(&line.text, 120);
     let commands = commands(&line.text).map_err(|why| {
         let problem = format!("`{shown}` cannot be taken as an install line: {why}");
         refused(&problem, "Write plain `pip install ...` lines.", place)

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
 use url::Url;
 
-use super::error::{BuildError, BuildFault, Place};
+use super::error::{BuildError, BuildFault, Place, excerpt};
 
 /// The longest requirement that is read. Real ones with markers have some 200 letters.
 const MAX_REQUIREMENT: usize = 1_000;
@@ -123,8 +123,7 @@ impl Wanted {
 
 fn parse_requirement(text: &str, place: &Place) -> Result<WantedPackage, BuildError> {
     let text = text.trim();
-    let shown: String = text.chars().take(120).collect();
-    let shown = shown.escape_debug();
+    let shown = excerpt(text, 120);
     // Before the parser: it knows URLs and expands variables of the environment in them.
     let local = text.starts_with(['.', '/', '-']) || text.contains("://") || text.contains('@');
     let archive = [".whl", ".zip", ".tar.gz", ".tar.bz2"]
@@ -168,8 +167,7 @@ fn parse_requirement(text: &str, place: &Place) -> Result<WantedPackage, BuildEr
 
 fn parse_index(text: &str, place: &Place) -> Result<Url, BuildError> {
     let bad = |why: &str| {
-        let shown: String = text.chars().take(200).collect();
-        let problem = format!("`{}` is not taken as a package index: {why}", shown.escape_debug());
+        let problem = format!("`{}` is not taken as a package index: {why}", excerpt(text, 200));
         refused(&problem, "Name an index by its plain https URL.", place)
     };
     let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
