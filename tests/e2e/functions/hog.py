@@ -1,4 +1,4 @@
-"""Takes too much of one thing, within bounds of its own: memory, processes, disk, log. Or calls a neighbour: call URL."""
+"""Takes too much of one thing, within bounds of its own: memory, processes, disk. Or calls a neighbour: call URL."""
 
 import json
 import os
@@ -37,15 +37,6 @@ def disk():
     time.sleep(180)
 
 
-def log():
-    ends = time.monotonic() + SECONDS
-    line = "x" * 200
-    for number in range(200_000):
-        print(number, line)
-        if time.monotonic() > ends:
-            break
-
-
 def call(url):
     ends = time.monotonic() + 600
     headers = {"Content-Type": "application/json"}
@@ -62,4 +53,4 @@ def call(url):
         time.sleep(0.2)
 
 
-{"memory": memory, "processes": processes, "disk": disk, "log": log, "call": call}[sys.argv[1]](*sys.argv[2:])
+{"memory": memory, "processes": processes, "disk": disk, "call": call}[sys.argv[1]](*sys.argv[2:])
