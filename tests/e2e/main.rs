@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "figures that are said and not asserted")]
 
 mod build;
-mod contained;
 mod crash;
 mod functions;
 mod kill;
