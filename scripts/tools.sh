@@ -70,12 +70,12 @@ install_uv() {
   rm -rf "$folder"
 }
 
-# With all that it needs, pinned. Renewed when a pin changes.
-install_schemathesis() {
-  local folder=$local_dir/schemathesis pins=scripts/schemathesis.txt
+# A program of PyPI with all that it needs, pinned. Renewed when a pin changes.
+python_tool() { # name, package
+  local folder=$local_dir/$1 pins=scripts/$1.txt
   cmp -s "$pins" "$folder/pins.txt" && return
   install_uv
-  say "installing $(grep '^schemathesis==' "$pins")"
+  say "installing $(grep "^$2==" "$pins")"
   [ ! -s "$local_dir/ca/bundle.crt" ] || export SSL_CERT_FILE=$local_dir/ca/bundle.crt
   rm -rf "$folder"
   { "$local_dir/bin/uv" venv --quiet "$folder" &&
@@ -101,7 +101,8 @@ for group in "$@"; do
     demo) demo_tools ;;
     build) need_cargo && install_uv ;;
     sqlx) cargo_tool sqlx-cli 0.9.0 sqlx 3 --no-default-features --features postgres,rustls ;;
-    schemathesis) install_schemathesis ;;
+    schemathesis) python_tool schemathesis schemathesis ;;
+    nca) python_tool nca network-config-analyzer ;;
     deny) cargo_tool cargo-deny 0.20.2 cargo-deny 5 ;;
     *) fail "unknown group: $group" ;;
   esac

@@ -10,6 +10,7 @@ mod lifecycle;
 mod logs;
 mod managers;
 mod octopus_files;
+mod reach;
 mod rights;
 mod token;
 mod wants;

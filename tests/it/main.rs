@@ -19,4 +19,5 @@ mod api_roles;
 mod api_schema;
 mod api_shared;
 mod api_waiting;
+mod policy;
 mod services_without_pods;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
@@ -17,6 +17,9 @@ use octopus_shared::process::ProcessKind;
 
 use super::expose::Reach;
 use super::label;
+
+/// Where the node-local cache of names listens by convention; k8s/networkpolicy.yaml names it too.
+const NODE_LOCAL_NAMES: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
 
 /// Labels of a namespace or of a pod.
 pub type Labels = BTreeMap<String, String>;
@@ -186,6 +189,7 @@ impl End {
                 let place = namespaces.as_ref().map_or(*beside, |wanted| has(namespace, wanted));
                 place && has(pod, pods)
             }
+            (Self::Names, Other::Address(address)) => *address == NODE_LOCAL_NAMES,
             (Self::Names, Other::Pod { pod, .. }) => pod.get("k8s-app").is_some_and(|app| app == "kube-dns"),
             (Self::Block { cidr, except }, Other::Address(address)) => {
                 let holds = |cidr: &String| Block::parse(cidr).is_some_and(|block| block.holds(*address));
