@@ -70,7 +70,7 @@ install_uv() {
   rm -rf "$folder"
 }
 
-# A program of PyPI with all that it needs, pinned. Renewed when a pin changes.
+# A program of PyPI with all that it needs, pinned. Renewed when a pin changes; a checkout that moves takes it along.
 python_tool() { # name, package
   local folder=$local_dir/$1 pins=scripts/$1.txt
   cmp -s "$pins" "$folder/pins.txt" && return
@@ -78,7 +78,7 @@ python_tool() { # name, package
   say "installing $(grep "^$2==" "$pins")"
   [ ! -s "$local_dir/ca/bundle.crt" ] || export SSL_CERT_FILE=$local_dir/ca/bundle.crt
   rm -rf "$folder"
-  { "$local_dir/bin/uv" venv --quiet "$folder" &&
+  { "$local_dir/bin/uv" venv --quiet --relocatable "$folder" &&
     "$local_dir/bin/uv" pip install --quiet --python "$folder/bin/python" --only-binary :all: -r "$pins"; } ||
     fail "uv could not install what $pins names"
   cp "$pins" "$folder/pins.txt"
