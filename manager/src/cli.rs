@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::login::{self, Login};
+use crate::preflight::{self, PreflightArgs};
 use crate::shutdown;
 
 /// Claims commands from Postgres, builds images, drives one Kubernetes cluster, and writes back what it sees.
@@ -22,6 +23,10 @@ enum Command {
     Run(Box<Config>),
     /// Make the manager's kubeconfig with an administrator's. The manager renews the token in it by itself.
     Login(Login),
+    /// Look at everything that a cluster must have before functions run on it, print it, and store it for the API to show.
+    /// It takes about half a minute, makes two pods and a policy in the function namespace, and removes them. The exit status
+    /// is 1 when anything is an error.
+    Preflight(Box<PreflightArgs>),
 }
 
 impl Cli {
@@ -39,6 +44,10 @@ impl Cli {
                 written.map(|path| {
                     tracing::info!(path = %path.display(), "the manager's kubeconfig is written, its token beside it");
                 })
+            }
+            Command::Preflight(arguments) => {
+                octopus_shared::telemetry::init(arguments.config.log_json);
+                return preflight::run(&arguments).await;
             }
         };
         match done {

@@ -12,6 +12,7 @@ pub mod context;
 mod http;
 pub mod image;
 pub mod login;
+pub mod preflight;
 pub mod renewal;
 pub mod session;
 pub mod shutdown;

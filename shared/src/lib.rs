@@ -11,6 +11,7 @@ pub mod error;
 pub mod function;
 pub mod log;
 pub mod pod;
+pub mod preflight;
 pub mod process;
 pub mod reason;
 pub mod resources;

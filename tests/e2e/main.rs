@@ -11,6 +11,7 @@ mod lifecycle;
 mod logs;
 mod managers;
 mod octopus_files;
+mod preflight;
 mod reach;
 mod rights;
 mod token;

@@ -1,7 +1,9 @@
 //! What a command and its process wait for: nobody alive, the image, or their turn.
 
+use chrono::DateTime;
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim;
+use octopus_shared::db::{claim, report};
+use octopus_shared::preflight::{Finding, FindingStatus, Preflight};
 use octopus_tests::api::Api;
 use octopus_tests::function::{build, claim as take, declare, manager, start};
 use octopus_tests::postgres::Database;
@@ -93,17 +95,17 @@ async fn a_cluster_shows_its_managers_and_its_queue() {
         .await
         .unwrap()
         .unwrap();
-    let watch = octopus_shared::db::report::Watch {
+    let watch = report::Watch {
         cluster: "default".into(),
         token,
     };
-    let report = octopus_shared::db::report::ClusterReport {
+    let report = report::ClusterReport {
         reachable: true,
         version: Some("v1.33.1".into()),
         quota: json!({"pods": {"hard": "100", "used": "1"}}),
         ..Default::default()
     };
-    octopus_shared::db::report::report_cluster(&database.manager, &watch, &report)
+    report::report_cluster(&database.manager, &watch, &report)
         .await
         .unwrap();
     let served = api.read("/api/v1/clusters").await["items"][0].clone();
@@ -116,9 +118,33 @@ async fn a_cluster_shows_its_managers_and_its_queue() {
         (&json!(true), &json!("v1.33.1"), &Value::Null)
     );
     assert_eq!(served["quota"]["pods"]["hard"], "100");
+    assert_eq!(served["preflight"], Value::Null);
     assert_eq!(
         (&served["queue"]["waiting"], &served["queue"]["running"]),
         (&json!(0), &json!(1))
     );
     assert_eq!(served["queue"]["oldest_waiting_seconds"], Value::Null);
+
+    // A preflight is shown as it was stored, and what the watching manager reports later leaves it alone.
+    let preflight = Preflight {
+        at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        findings: vec![Finding::new(
+            "network_policy",
+            FindingStatus::Warning,
+            "not enforced",
+            "another network",
+        )],
+    };
+    report::report_preflight(&database.manager, "default", None, Some(false), &preflight)
+        .await
+        .unwrap();
+    report::report_cluster(&database.manager, &watch, &report)
+        .await
+        .unwrap();
+    let served = api.read("/api/v1/clusters/default").await;
+    assert_eq!(served["preflight"], serde_json::to_value(&preflight).unwrap());
+    assert_eq!(
+        (&served["policy_enforced"], &served["version"]),
+        (&json!(false), &json!("v1.33.1"))
+    );
 }

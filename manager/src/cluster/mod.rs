@@ -3,6 +3,7 @@
 
 pub mod expose;
 pub mod gpu;
+pub(crate) mod helper;
 pub mod label;
 pub mod object;
 pub mod policy;
@@ -19,6 +20,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -176,6 +178,38 @@ impl Cluster {
     /// When it does not.
     pub async fn ping(&self) -> Result<String, ClusterError> {
         Ok(limited(self.client.apiserver_version()).await?.git_version)
+    }
+
+    /// The API server's clock, to the second.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; also when it does not say.
+    pub async fn clock(&self) -> Result<DateTime<Utc>, ClusterError> {
+        let asked = http::Request::get("/version")
+            .body(kube::client::Body::empty())
+            .map_err(|error| ClusterError::Away(error.to_string()))?;
+        let answer = limited(self.client.send(asked)).await?;
+        let date = answer.headers().get(http::header::DATE);
+        date.and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok())
+            .map(|date| date.to_utc())
+            .ok_or_else(|| ClusterError::Away("it answers without a date".into()))
+    }
+
+    /// Whether the manager has a right.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn may(&self, right: ResourceAttributes) -> Result<bool, ClusterError> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(right),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = limited(reviews.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
     /// Creates an object. One of the same name is looked at: one of ours, made for the same process, is adopted.

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::api::{Api, PostParams};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::object::CONTAINER;
+use super::helper::{Helper, LOOK_EVERY, NotRunning, START_LIMIT, remove, running};
 use super::{Cluster, ClusterError, limited};
 use crate::config::Config;
 use crate::image::{
@@ -23,9 +23,6 @@ use crate::image::{
 const PORT: u16 = 8080;
 /// Compiled packages take long; flash-attn takes hours and is refused by this.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// A pod that does not run by then will not.
-const START_LIMIT: Duration = Duration::from_secs(3 * 60);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The answer's first line.
 const MAX_HEAD_BYTES: u64 = 64 << 10;
 
@@ -71,7 +68,7 @@ impl WheelPods {
         let name = pod.metadata.name.clone().unwrap_or_default();
         log.line(&format!("pod {name} of {}", self.namespace));
         let built = tokio::time::timeout(BUILD_LIMIT, async {
-            running(&pods, &name).await?;
+            running(&pods, &name).await.map_err(not_running)?;
             fetch(&pods, &name).await
         });
         let built = built.await.unwrap_or_else(|_| {
@@ -105,6 +102,13 @@ fn refused(problem: impl AsRef<str>) -> BuildError {
     )
 }
 
+fn not_running(why: NotRunning) -> BuildError {
+    match why {
+        NotRunning::Ended(_) => refused(why.to_string()),
+        NotRunning::Stuck(_) | NotRunning::Deleted | NotRunning::Cluster(_) => away(why),
+    }
+}
+
 /// Creates the pod. One of the same name builds the same thing: another manager's, or that of an earlier try. It is used
 /// while it lives.
 async fn create(pods: &Api<Pod>, wanted: &Pod) -> Result<Pod, BuildError> {
@@ -124,37 +128,6 @@ async fn create(pods: &Api<Pod>, wanted: &Pod) -> Result<Pod, BuildError> {
     Err(away("one of an earlier try is being deleted"))
 }
 
-async fn running(pods: &Api<Pod>, name: &str) -> Result<(), BuildError> {
-    let ends = Instant::now() + START_LIMIT;
-    loop {
-        let pod = limited(pods.get_opt(name)).await.map_err(away)?;
-        let status = pod
-            .ok_or_else(|| away("somebody deleted it"))?
-            .status
-            .unwrap_or_default();
-        match status.phase.as_deref() {
-            Some("Running") => return Ok(()),
-            Some("Failed" | "Succeeded") => {
-                return Err(refused(format!(
-                    "its pod ended: {}",
-                    status.message.or(status.reason).unwrap_or_default()
-                )));
-            }
-            _ if Instant::now() > ends => {
-                let waiting = status.container_statuses.into_iter().flatten().next();
-                let why = waiting.and_then(|container| container.state?.waiting?.message);
-                let unscheduled = status
-                    .conditions
-                    .into_iter()
-                    .flatten()
-                    .find_map(|condition| condition.message);
-                return Err(away(why.or(unscheduled).unwrap_or_else(|| "it does not start".into())));
-            }
-            _ => sleep(LOOK_EVERY).await,
-        }
-    }
-}
-
 /// Connects until the program listens, then waits for its answer.
 async fn fetch(pods: &Api<Pod>, name: &str) -> Result<Wheel, BuildError> {
     loop {
@@ -162,7 +135,7 @@ async fn fetch(pods: &Api<Pod>, name: &str) -> Result<Wheel, BuildError> {
             Ok(Some(built)) => return built,
             // Not listening yet, or ended: the pod tells which.
             Ok(None) | Err(_) => {
-                running(pods, name).await?;
+                running(pods, name).await.map_err(not_running)?;
                 sleep(LOOK_EVERY).await;
             }
         }
@@ -208,22 +181,6 @@ fn check(line: &[u8], content: Vec<u8>) -> Result<Wheel, BuildError> {
     })
 }
 
-/// Best effort: the pod's own deadline ends it, and the next try removes it.
-async fn remove(pods: &Api<Pod>, pod: &Pod) {
-    let parameters = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        }),
-        ..DeleteParams::default()
-    };
-    let name = pod.metadata.name.clone().unwrap_or_default();
-    if let Err(error) = limited(pods.delete(&name, &parameters)).await {
-        tracing::info!(pod.name = %name, error = %error, "the pod of a build was not removed");
-    }
-}
-
 /// The pod of one wheel. Named by what it builds, so that two managers do not build it twice.
 fn pod(order: &WheelOrder, pull_secret: Option<&str>, index_secret: Option<&str>) -> Result<Pod, serde_json::Error> {
     let mut command = vec![
@@ -261,43 +218,21 @@ fn pod(order: &WheelOrder, pull_secret: Option<&str>, index_secret: Option<&str>
             env.push(json!({"name": name, "value": AUTHORITIES_PATH}));
         }
     }
-    let secrets: Vec<Value> = pull_secret.iter().map(|name| json!({"name": name})).collect();
-    serde_json::from_value(json!({
-        "metadata": {
-            "name": format!("wheel-{}", &order.key[..20.min(order.key.len())]),
-            "labels": {"app.kubernetes.io/managed-by": "octopus-manager", "octopus-process-manager/purpose": "wheel"},
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": BUILD_LIMIT.as_secs() + START_LIMIT.as_secs(),
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "imagePullSecrets": secrets,
-            "securityContext": {
-                "runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [{
-                "name": CONTAINER,
-                "image": order.image,
-                "imagePullPolicy": "IfNotPresent",
-                "command": command,
-                "env": env,
-                "workingDir": "/tmp",
-                "resources": {
-                    "requests": {"cpu": "100m", "memory": "512Mi", "ephemeral-storage": "64Mi"},
-                    "limits": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"},
-                },
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": true,
-                },
-                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
-            }],
-            "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "8Gi"}}],
-        },
-    }))
+    Helper {
+        name: format!("wheel-{}", &order.key[..20.min(order.key.len())]),
+        purpose: "wheel",
+        image: &order.image,
+        command,
+        env,
+        resources: json!({
+            "requests": {"cpu": "100m", "memory": "512Mi", "ephemeral-storage": "64Mi"},
+            "limits": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "8Gi"},
+        }),
+        scratch: "8Gi",
+        deadline: BUILD_LIMIT + START_LIMIT,
+        pull_secret,
+    }
+    .pod()
 }
 
 #[cfg(test)]

@@ -83,7 +83,6 @@ async fn look(watching: &Watching) -> ClusterReport {
         Ok((version, quotas)) => ClusterReport {
             reachable: true,
             version: Some(version),
-            policy_enforced: None,
             quota: quota(&quotas),
             message: None,
             reconcile_halted,

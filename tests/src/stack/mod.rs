@@ -68,6 +68,11 @@ impl Stack {
         self.programs.manager(settings).await
     }
 
+    /// Runs `octopus-manager preflight` with further settings: whether it found no error, and what it printed.
+    pub async fn preflight(&self, settings: &[(&str, &str)]) -> (bool, serde_json::Value) {
+        self.programs.preflight(settings).await
+    }
+
     /// A token of a role.
     pub async fn token(&self, role: &str) -> String {
         self.programs.token(role).await

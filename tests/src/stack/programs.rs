@@ -143,6 +143,21 @@ impl Programs {
         }
     }
 
+    /// Runs the manager's `preflight` to its end: its exit status, and what it prints as JSON.
+    pub(super) async fn preflight(&self, settings: &[(&str, &str)]) -> (bool, serde_json::Value) {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let mut command = self.command("octopus-manager", &format!("preflight-{number}"));
+        command
+            .args(["preflight", "--json"])
+            .envs(self.manager.iter().cloned())
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped());
+        let output = command.output().await.expect("octopus-manager runs");
+        let printed = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)));
+        (output.status.success(), printed)
+    }
+
     fn command(&self, program: &str, log: &str) -> Command {
         let file = std::fs::File::options()
             .create(true)

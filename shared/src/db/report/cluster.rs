@@ -4,6 +4,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 
 use super::{ReportError, Watch, watched};
+use crate::preflight::Preflight;
 
 /// One look at a cluster.
 #[derive(Clone, Debug, Default)]
@@ -12,8 +13,6 @@ pub struct ClusterReport {
     pub reachable: bool,
     /// The API server's gitVersion.
     pub version: Option<String>,
-    /// Whether NetworkPolicy is known to be enforced.
-    pub policy_enforced: Option<bool>,
     /// ResourceQuota of the function namespace.
     pub quota: Value,
     /// Why it is not reachable.
@@ -29,17 +28,15 @@ pub struct ClusterReport {
 pub async fn report_cluster(pool: &PgPool, watch: &Watch, report: &ClusterReport) -> Result<(), ReportError> {
     let mut transaction = watched(pool, watch).await?;
     sqlx::query!(
-        "insert into cluster (name, reachable, version, policy_enforced, quota, message, reconcile_halted)
-         values ($1, $2, $3, $4, $5, $6, $7)
+        "insert into cluster (name, reachable, version, quota, message, reconcile_halted)
+         values ($1, $2, $3, $4, $5, $6)
          on conflict (name) do update
             set reachable = excluded.reachable, version = coalesce(excluded.version, cluster.version),
-                policy_enforced = coalesce(excluded.policy_enforced, cluster.policy_enforced),
                 quota = case when excluded.reachable then excluded.quota else cluster.quota end,
                 message = excluded.message, reconcile_halted = excluded.reconcile_halted, reported_at = now()",
         watch.cluster,
         report.reachable,
         report.version,
-        report.policy_enforced,
         report.quota,
         report.message,
         report.reconcile_halted
@@ -47,4 +44,33 @@ pub async fn report_cluster(pool: &PgPool, watch: &Watch, report: &ClusterReport
     .execute(&mut *transaction)
     .await?;
     Ok(transaction.commit().await?)
+}
+
+/// Stores what a preflight found. It needs no watch: it is asked for by a person, beside whoever watches.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn report_preflight(
+    pool: &PgPool,
+    cluster: &str,
+    version: Option<&str>,
+    policy_enforced: Option<bool>,
+    preflight: &Preflight,
+) -> Result<(), sqlx::Error> {
+    let findings = serde_json::to_value(&preflight.findings).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    sqlx::query!(
+        "insert into cluster (name, reachable, version, policy_enforced, preflight, preflight_at)
+         values ($1, $2::text is not null, $2, $3, $4, $5)
+         on conflict (name) do update
+            set version = coalesce(excluded.version, cluster.version), policy_enforced = excluded.policy_enforced,
+                preflight = excluded.preflight, preflight_at = excluded.preflight_at",
+        cluster,
+        version,
+        policy_enforced,
+        findings,
+        preflight.at
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }

@@ -9,7 +9,7 @@ mod process;
 pub use build::{
     BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, layer, put_layer,
 };
-pub use cluster::{ClusterReport, report_cluster};
+pub use cluster::{ClusterReport, report_cluster, report_preflight};
 pub use log::{
     Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
     seal_stream, set_reader,
@@ -99,4 +99,14 @@ async fn transition(
     .fetch_one(connection)
     .await?
     .unwrap_or(false))
+}
+
+/// Postgres' clock.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn clock(pool: &PgPool) -> Result<chrono::DateTime<chrono::Utc>, sqlx::Error> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+        .fetch_one(pool)
+        .await
 }

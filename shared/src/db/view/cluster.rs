@@ -6,6 +6,8 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::preflight::Preflight;
+
 /// A cluster as its managers last saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -20,8 +22,10 @@ pub struct ClusterView {
     pub message: Option<String>,
     /// The API server's version.
     pub version: Option<String>,
-    /// Whether NetworkPolicy was seen to be enforced. Null: not yet probed.
+    /// Whether the last preflight saw NetworkPolicy enforced. Null: there was none, or it could not tell.
     pub policy_enforced: Option<bool>,
+    /// What the last preflight found. Null: there was none.
+    pub preflight: Option<Preflight>,
     /// ResourceQuota of the function namespace: `{resource: {hard, used}}`.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub quota: Option<Value>,
@@ -96,7 +100,7 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
                  from command_ready group by cluster
            )
            select n.name as "name!", c.reachable as "reachable?", c.message, c.version as "version?", c.policy_enforced,
-                  c.quota as "quota?", c.reconcile_halted, c.reported_at as "reported_at?",
+                  c.preflight, c.preflight_at, c.quota as "quota?", c.reconcile_halted, c.reported_at as "reported_at?",
                   coalesce(q.waiting, 0) as "waiting!", coalesce(q.waiting_for_image, 0) as "waiting_for_image!",
                   (select count(*) from command_lease l where l.cluster = n.name) as "running!",
                   (select extract(epoch from now() - o.created_at)::float8 from command o where o.seq = q.oldest) as age
@@ -119,6 +123,7 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
             message: row.message,
             version: row.version,
             policy_enforced: row.policy_enforced,
+            preflight: preflight(row.preflight, row.preflight_at),
             quota: row.quota,
             reconcile_halted: row.reconcile_halted,
             reported_at: row.reported_at,
@@ -130,6 +135,14 @@ async fn select(pool: &PgPool, name: Option<&str>) -> Result<Vec<ClusterView>, s
             },
         })
         .collect())
+}
+
+/// None as well for what a later release has stored in words that this one does not know.
+fn preflight(findings: Option<Value>, at: Option<DateTime<Utc>>) -> Option<Preflight> {
+    Some(Preflight {
+        at: at?,
+        findings: serde_json::from_value(findings?).ok()?,
+    })
 }
 
 async fn managers(pool: &PgPool, cluster: Option<&str>) -> Result<Vec<(String, ManagerView)>, sqlx::Error> {
