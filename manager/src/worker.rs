@@ -32,7 +32,13 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
             room: room(context.config.kills),
         },
         Lane {
-            kinds: &[CommandKind::StartProcess, CommandKind::RetryProcess],
+            kinds: &[
+                CommandKind::StartProcess,
+                CommandKind::RetryProcess,
+                CommandKind::RestartProcess,
+                CommandKind::UpdateProcess,
+                CommandKind::ScaleProcess,
+            ],
             room: room(context.config.starts),
         },
         Lane {

@@ -9,6 +9,9 @@ use crate::process::ProcessSpec;
 /// Version of the payloads that this release writes. A manager claims only versions that it knows.
 pub const VERSION: i16 = 1;
 
+/// Most pods that a service may have.
+pub const MAX_REPLICAS: i32 = 100;
+
 /// A request, before it is a row.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -34,6 +37,25 @@ pub enum Request {
         revision: Option<i32>,
         /// What is to run, and how.
         spec: ProcessSpec,
+    },
+    /// Replace the pods of a service by new ones.
+    RestartProcess {
+        /// The process.
+        process: Uuid,
+    },
+    /// Let a service run another revision.
+    UpdateProcess {
+        /// The process.
+        process: Uuid,
+        /// Number of the revision; the newest when none is named.
+        revision: Option<i32>,
+    },
+    /// Let a service have more pods, or fewer.
+    ScaleProcess {
+        /// The process.
+        process: Uuid,
+        /// Pods that are wanted, 0 to [`MAX_REPLICAS`].
+        replicas: i32,
     },
     /// End a process.
     KillProcess {
@@ -76,6 +98,12 @@ pub enum CommandKind {
     StartProcess,
     /// Create the next attempt of a task. Asked for by managers only.
     RetryProcess,
+    /// Replace the pods of a service.
+    RestartProcess,
+    /// Let a service run another revision.
+    UpdateProcess,
+    /// Let a service have more pods, or fewer.
+    ScaleProcess,
     /// End a process.
     KillProcess,
     /// Carried out by the database in the transaction that stores it.
@@ -84,11 +112,14 @@ pub enum CommandKind {
 
 impl CommandKind {
     /// Every kind that a manager carries out.
-    pub const CLAIMED: [Self; 5] = [
+    pub const CLAIMED: [Self; 8] = [
         Self::DeclareFunction,
         Self::DeleteFunction,
         Self::StartProcess,
         Self::RetryProcess,
+        Self::RestartProcess,
+        Self::UpdateProcess,
+        Self::ScaleProcess,
         Self::KillProcess,
     ];
 
@@ -99,6 +130,9 @@ impl CommandKind {
             Self::DeleteFunction => "delete_function",
             Self::StartProcess => "start_process",
             Self::RetryProcess => "retry_process",
+            Self::RestartProcess => "restart_process",
+            Self::UpdateProcess => "update_process",
+            Self::ScaleProcess => "scale_process",
             Self::KillProcess => "kill_process",
             Self::CancelCommand => "cancel_command",
         }

@@ -19,5 +19,6 @@ mod api_roles;
 mod api_schema;
 mod api_shared;
 mod api_waiting;
+mod changes;
 mod policy;
 mod services_without_pods;

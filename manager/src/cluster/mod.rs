@@ -7,6 +7,7 @@ pub(crate) mod helper;
 pub mod label;
 pub mod object;
 pub mod policy;
+mod replace;
 pub mod state;
 pub mod token;
 pub mod wheel;
@@ -58,6 +59,9 @@ pub enum ClusterError {
     /// An object of that name exists and is not what was to be created.
     #[error("an object named {0} exists and is not ours")]
     NameTaken(String),
+    /// A later claim has changed the object.
+    #[error("a later command has changed {0}")]
+    Overtaken(String),
     /// The kubeconfig cannot be used.
     #[error("{0}")]
     Kubeconfig(String),
@@ -241,7 +245,7 @@ impl Cluster {
         if !label::is_ours(found.meta(), self.around.installation) || process(&found) != process(wanted) {
             return Err(ClusterError::NameTaken(name));
         }
-        // A process never changes what it asks for: another hash means that our template or settings did meanwhile.
+        // Changes of a process begin once it is created: another hash means that our template or settings changed meanwhile.
         let hash = |object: &K| {
             object
                 .meta()

@@ -1,6 +1,7 @@
 //! One file per verb: look, decide, act. Nothing here waits for another command; long work looks at what is wanted again
 //! after every await that matters.
 
+mod change_process;
 mod declare_function;
 mod delete_function;
 mod kill_process;
@@ -94,6 +95,9 @@ pub async fn carry_out(context: &Context, claim: &Claim) -> Ending {
         CommandKind::DeclareFunction => declare_function::carry_out(context, claim).await,
         CommandKind::DeleteFunction => delete_function::carry_out(context, claim).await,
         CommandKind::StartProcess | CommandKind::RetryProcess => start_process::carry_out(context, claim).await,
+        CommandKind::RestartProcess | CommandKind::UpdateProcess | CommandKind::ScaleProcess => {
+            change_process::carry_out(context, claim).await
+        }
         CommandKind::KillProcess => kill_process::carry_out(context, claim).await,
         // The database carries it out; no manager claims it.
         CommandKind::CancelCommand => Ok(Ending::SUCCEEDED),

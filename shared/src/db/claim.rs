@@ -250,7 +250,8 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
 }
 
 /// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
-/// then kills its process, since nobody knows how far it came, and a build fails its revision. A kill is rescued for ever.
+/// then kills its process, since nobody knows how far it came, and a build fails its revision. A change of a service leaves
+/// it as it is. A kill is rescued for ever.
 /// Answers how many were taken back.
 ///
 /// # Errors
@@ -300,7 +301,10 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
             )
             .execute(&mut *transaction)
             .await?;
-        } else if let Some(revision) = command.revision_id {
+        } else if let Some(revision) = command
+            .revision_id
+            .filter(|_| command.kind == CommandKind::DeclareFunction.as_str())
+        {
             let why = reason::RESCUED_TOO_OFTEN;
             sqlx::query!(
                 "select fail_revision($1, $2, $3, $4, null)",

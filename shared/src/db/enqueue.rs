@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::command::{CommandKind, Request, VERSION};
+use crate::command::{CommandKind, MAX_REPLICAS, Request, VERSION};
 use crate::error::Invalid;
 use crate::function::{Source, validate_name};
 
@@ -132,7 +132,16 @@ fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
             )]),
             _ => Ok(()),
         },
-        Request::DeleteFunction { .. } | Request::CancelCommand { .. } => Ok(()),
+        Request::ScaleProcess { replicas, .. } if !(0..=MAX_REPLICAS).contains(replicas) => Err(vec![Invalid::new(
+            "replicas",
+            format!("{replicas} is out of range"),
+            format!("choose 0 to {MAX_REPLICAS}"),
+        )]),
+        Request::DeleteFunction { .. }
+        | Request::RestartProcess { .. }
+        | Request::UpdateProcess { .. }
+        | Request::ScaleProcess { .. }
+        | Request::CancelCommand { .. } => Ok(()),
     }
 }
 
@@ -214,6 +223,20 @@ impl<'a> Row<'a> {
                 process_id: Some(Uuid::now_v7()),
                 payload: json!({ "kind": spec.kind, "revision": revision, "spec": spec }),
                 ..blank(CommandKind::StartProcess)
+            },
+            Request::RestartProcess { process } => Row {
+                process_id: Some(*process),
+                ..blank(CommandKind::RestartProcess)
+            },
+            Request::UpdateProcess { process, revision } => Row {
+                process_id: Some(*process),
+                payload: json!({ "revision": revision }),
+                ..blank(CommandKind::UpdateProcess)
+            },
+            Request::ScaleProcess { process, replicas } => Row {
+                process_id: Some(*process),
+                payload: json!({ "replicas": replicas }),
+                ..blank(CommandKind::ScaleProcess)
             },
             Request::KillProcess { process, options } => Row {
                 process_id: Some(*process),
