@@ -144,7 +144,7 @@ async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> b
     }
 }
 
-/// Takes back, again and again, what managers held whose lease has ended.
+/// Takes back, again and again, what managers held whose lease has ended, and fails what nobody began in time.
 async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
     loop {
         match claim::rescue(&context.pool, &context.config.cluster).await {
@@ -155,6 +155,10 @@ async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
                 wake.notify_one();
             }
             Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
+        }
+        match claim::expire(&context.pool).await {
+            Ok(expired) => expired.into_iter().for_each(|id| context.changes.announce(id)),
+            Err(error) => tracing::warn!(error = %error, "looking for commands that are too late failed"),
         }
         sleep(jittered(every)).await;
     }

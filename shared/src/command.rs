@@ -9,6 +9,9 @@ use crate::process::ProcessSpec;
 /// Version of the payloads that this release writes. A manager claims only versions that it knows.
 pub const VERSION: i16 = 1;
 
+/// Longest time by which a command may have to be begun: a week.
+pub const MAX_DEADLINE_SECONDS: i32 = 604_800;
+
 /// Most pods that a service may have.
 pub const MAX_REPLICAS: i32 = 100;
 
@@ -64,11 +67,34 @@ pub enum Request {
         /// How, and how fast.
         options: KillOptions,
     },
+    /// Put a failed command back into the queue.
+    RequeueCommand {
+        /// The command.
+        command: Uuid,
+    },
     /// Take back a command that no manager has claimed yet.
     CancelCommand {
         /// The command.
         command: Uuid,
     },
+}
+
+impl Request {
+    /// Whether it may be given a time by which it has to be begun. What a kill or a deletion asks for holds at once, and the
+    /// others are carried out when they are stored.
+    pub fn may_have_a_deadline(&self) -> bool {
+        match self {
+            Self::DeclareFunction { .. }
+            | Self::StartProcess { .. }
+            | Self::RestartProcess { .. }
+            | Self::UpdateProcess { .. }
+            | Self::ScaleProcess { .. } => true,
+            Self::DeleteFunction { .. }
+            | Self::KillProcess { .. }
+            | Self::RequeueCommand { .. }
+            | Self::CancelCommand { .. } => false,
+        }
+    }
 }
 
 /// How a process is to be ended.
@@ -108,6 +134,8 @@ pub enum CommandKind {
     KillProcess,
     /// Carried out by the database in the transaction that stores it.
     CancelCommand,
+    /// Carried out by the database in the transaction that stores it.
+    RequeueCommand,
 }
 
 impl CommandKind {
@@ -135,6 +163,7 @@ impl CommandKind {
             Self::ScaleProcess => "scale_process",
             Self::KillProcess => "kill_process",
             Self::CancelCommand => "cancel_command",
+            Self::RequeueCommand => "requeue_command",
         }
     }
 
@@ -142,7 +171,7 @@ impl CommandKind {
     pub fn parse(kind: &str) -> Option<Self> {
         Self::CLAIMED
             .into_iter()
-            .chain([Self::CancelCommand])
+            .chain([Self::CancelCommand, Self::RequeueCommand])
             .find(|known| known.as_str() == kind)
     }
 }

@@ -100,6 +100,8 @@ reasons! {
     NAME_TAKEN = "name_taken", "Remove or rename the foreign object in the function namespace.";
     /// The cluster could not be reached for too long.
     CLUSTER_UNREACHABLE = "cluster_unreachable", "GET /api/v1/clusters shows why.";
+    /// Nobody had begun the command by the deadline that it was given.
+    COMMAND_DEADLINE_EXCEEDED = "command_deadline_exceeded", "GET /api/v1/clusters shows whether its managers live and how long the queue is; then ask again.";
     /// Every manager that took the command died.
     RESCUED_TOO_OFTEN = "rescued_too_often", "Look at the manager's log; the command itself may be what ends it.";
 }

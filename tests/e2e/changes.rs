@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::functions::{HELLO, small};
+use crate::functions::{HELLO, WORK, small};
 
 /// Asks for a change and waits for the end of its command.
 async fn change(stack: &Stack, process: Uuid, what: &str, body: Value) {
@@ -201,4 +201,74 @@ async fn a_service_is_restarted_and_scaled_and_killed_with_all_its_pods() {
         .await
         .unwrap();
     assert!(left.items.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_claim_changed_an_earlier_one_does_not() {
+    const FENCE: &str = "octopus-process-manager/fence";
+    let stack = Stack::start("fence").await;
+    let _manager = stack.manager().await;
+    stack.client.build("hello", HELLO, small()).await;
+    let process = stack.client.start("hello", json!({"kind": "service"})).await;
+    let name = settled(&stack, process, 1).await["name"].as_str().unwrap().to_owned();
+    let before = live(&stack, &name).await;
+    let deployments = stack.namespace.api::<Deployment>();
+    let fence = async |token: Value| {
+        let patch = json!({"metadata": {"annotations": {FENCE: token}}});
+        deployments
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap();
+    };
+    // As if this manager had slept while another one took its claim over and was done.
+    fence(json!("9000000000")).await;
+    let path = format!("/api/v1/processes/{process}/restart");
+    let (_, command) = stack.client.send(Method::POST, &path, &Value::Null).await;
+    let command: Uuid = command["id"].as_str().unwrap().parse().unwrap();
+    until("the restart to be tried twice", 60, async || {
+        let tried: Option<i32> = sqlx::query_scalar("select attempts from command_ready")
+            .fetch_optional(&stack.owner)
+            .await
+            .unwrap();
+        tried.is_some_and(|tried| tried >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(live(&stack, &name).await, before);
+    fence(Value::Null).await;
+    assert_eq!(stack.client.ended(command, 90).await["state"], "succeeded");
+    assert_ne!(live(&stack, &name).await, before);
+    let tokens = deployments.get(&name).await.unwrap().metadata.annotations.unwrap();
+    assert!(tokens[FENCE].parse::<i64>().unwrap() < 9_000_000_000);
+    let kill = stack.client.kill(process, json!({"grace_seconds": 2})).await;
+    stack.client.ended(kill, 90).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_late_is_not_begun_and_can_be_asked_for_again() {
+    let stack = Stack::start("late").await;
+    let path = "/api/v1/functions/work?deadline_seconds=1";
+    let body = json!({"spec": small(), "source": WORK});
+    let (_, declared) = stack.client.send(Method::PUT, path, &body).await;
+    let command: Uuid = declared["id"].as_str().unwrap().parse().unwrap();
+    until("its time to be over", 30, async || {
+        let over: bool = sqlx::query_scalar("select deadline < now() from command_ready")
+            .fetch_one(&stack.owner)
+            .await
+            .unwrap();
+        over.then_some(())
+    })
+    .await;
+    let _manager = stack.manager().await;
+    let failed = stack.client.ended(command, 60).await;
+    assert_eq!(
+        (&failed["state"], &failed["reason"]),
+        (&json!("failed"), &json!("command_deadline_exceeded")),
+        "{failed}"
+    );
+    let path = format!("/api/v1/commands/{command}/requeue");
+    let (status, asked) = stack.client.send(Method::POST, &path, &Value::Null).await;
+    assert_eq!(status, 202, "{asked}");
+    let built = stack.client.ended(command, 180).await;
+    assert_eq!(built["state"], "succeeded", "{built}");
+    assert_eq!(built["failures"][0]["reason"], "command_deadline_exceeded", "{built}");
 }

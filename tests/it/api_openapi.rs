@@ -66,6 +66,7 @@ fn every_route_is_documented_with_its_errors_and_its_security() {
             "GET /metrics",
             "GET /readyz",
             "POST /api/v1/commands/{id}/cancel",
+            "POST /api/v1/commands/{id}/requeue",
             "POST /api/v1/functions/{name}/processes",
             "POST /api/v1/processes/{id}/kill",
             "POST /api/v1/processes/{id}/restart",

@@ -5,28 +5,10 @@ use octopus_shared::db::claim::{self, Claim, Outcome, finish};
 use octopus_shared::db::report::{self, Change, ReportError};
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim as take, declare, manager, process as task};
+use octopus_tests::function::{claim as take, manager, process as task, service};
 use octopus_tests::postgres::Database;
 use serde_json::{Value, json};
 use uuid::Uuid;
-
-/// A service that was created.
-async fn service(database: &Database, api: &Api, instance: Uuid) -> Uuid {
-    declare(api, "hello").await;
-    build(database, &take(database, instance, CommandKind::DeclareFunction).await).await;
-    let started = api
-        .post("/api/v1/functions/hello/processes", &json!({"kind": "service"}))
-        .await
-        .accepted();
-    let process = started["process_id"].as_str().unwrap().parse().unwrap();
-    let claimed = take(database, instance, CommandKind::StartProcess).await;
-    let manifest = json!([{"kind": "Service"}, {"kind": "Deployment", "spec": {"replicas": 1}}]);
-    report::created(&database.manager, &claimed, process, &manifest, None)
-        .await
-        .unwrap();
-    finish(&database.manager, &claimed, &Outcome::Succeeded).await.unwrap();
-    process
-}
 
 async fn ask(api: &Api, process: Uuid, what: &str, body: Value) -> Value {
     api.post(&format!("/api/v1/processes/{process}/{what}"), &body)

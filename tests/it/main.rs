@@ -21,4 +21,5 @@ mod api_shared;
 mod api_waiting;
 mod changes;
 mod policy;
+mod queue;
 mod services_without_pods;

@@ -82,3 +82,26 @@ pub async fn build(database: &Database, claim: &Claim) {
         .await
         .expect("finished");
 }
+
+/// A service of the function `hello`, created but not yet seen.
+pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
+    declare(api, "hello").await;
+    build(database, &claim(database, manager, CommandKind::DeclareFunction).await).await;
+    let started = api
+        .post("/api/v1/functions/hello/processes", &json!({"kind": "service"}))
+        .await
+        .accepted();
+    let process = started["process_id"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .expect("an id");
+    let claimed = claim(database, manager, CommandKind::StartProcess).await;
+    let manifest = json!([{"kind": "Service"}, {"kind": "Deployment", "spec": {"replicas": 1}}]);
+    report::created(&database.manager, &claimed, process, &manifest, None)
+        .await
+        .expect("stored");
+    claim::finish(&database.manager, &claimed, &Outcome::Succeeded)
+        .await
+        .expect("finished");
+    process
+}

@@ -43,6 +43,8 @@ pub(super) struct Scale {
     post, path = "/api/v1/processes/{id}/restart", tag = "processes",
     params(
         ("id" = Uuid, Path, description = "The process"),
+        ("deadline_seconds" = Option<i32>, Query, minimum = 1, maximum = 604800,
+         description = "The command fails unless a manager has begun it within so many seconds"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
     ),
     request_body(content = Restart, example = json!({})),
@@ -69,6 +71,8 @@ pub(super) async fn restart(
     post, path = "/api/v1/processes/{id}/update", tag = "processes",
     params(
         ("id" = Uuid, Path, description = "The process"),
+        ("deadline_seconds" = Option<i32>, Query, minimum = 1, maximum = 604800,
+         description = "The command fails unless a manager has begun it within so many seconds"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
     ),
     request_body(content = Update, example = json!({"revision": 2})),
@@ -94,6 +98,8 @@ pub(super) async fn update(
     post, path = "/api/v1/processes/{id}/scale", tag = "processes",
     params(
         ("id" = Uuid, Path, description = "The process"),
+        ("deadline_seconds" = Option<i32>, Query, minimum = 1, maximum = 604800,
+         description = "The command fails unless a manager has begun it within so many seconds"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
     ),
     request_body(content = Scale, example = json!({"replicas": 2})),

@@ -6,6 +6,7 @@ pub mod gpu;
 pub(crate) mod helper;
 pub mod label;
 pub mod object;
+mod patience;
 pub mod policy;
 mod replace;
 pub mod state;
@@ -56,6 +57,14 @@ pub enum ClusterError {
     /// The API server did not answer, or asked for patience.
     #[error("the API server does not answer: {0}")]
     Away(String),
+    /// The API server asked for patience.
+    #[error("the API server is busy: {message}")]
+    Busy {
+        /// The API server's words.
+        message: String,
+        /// What it asked for.
+        after: Duration,
+    },
     /// An object of that name exists and is not what was to be created.
     #[error("an object named {0} exists and is not ours")]
     NameTaken(String),
@@ -72,6 +81,10 @@ impl From<kube::Error> for ClusterError {
         match error {
             kube::Error::Api(status) if status.code < 500 && status.code != 429 => Self::Refused {
                 code: status.code,
+                message: status.message,
+            },
+            kube::Error::Api(status) if patience::asked(&status).is_some() => Self::Busy {
+                after: patience::asked(&status).unwrap_or_default(),
                 message: status.message,
             },
             kube::Error::Api(status) => Self::Away(format!("{} {}", status.code, status.message)),

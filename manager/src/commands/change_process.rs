@@ -134,7 +134,7 @@ async fn hindered(context: &Context, claim: &Claim, error: ClusterError) -> Resu
         ClusterError::Refused { message, .. } => Ok(Ending::failed(reason::REJECTED_BY_CLUSTER, message)),
         ClusterError::NameTaken(_) => Ok(Ending::failed(reason::NAME_TAKEN, error.to_string())),
         ClusterError::Overtaken(_) => Err(error.into()),
-        ClusterError::Away(_) | ClusterError::Kubeconfig(_) => {
+        ClusterError::Away(_) | ClusterError::Busy { .. } | ClusterError::Kubeconfig(_) => {
             report::put_off(&context.pool, claim, reason::CLUSTER_UNREACHABLE, &error.to_string()).await?;
             Err(error.into())
         }

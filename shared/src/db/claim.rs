@@ -153,7 +153,7 @@ pub async fn claim(
             select r.seq
               from command_ready r
              where r.cluster = $1 and r.waits_for is null and r.run_at <= now()
-               and r.kind = any($2) and r.version <= $3
+               and r.kind = any($2) and r.version <= $3 and (r.deadline is null or r.deadline > now())
                and exists (select from manager m where m.instance = $4 and m.lease_until > now())
                and not exists (select from command_lease l where l.key = r.key)
                and not exists (select from command_ready older where older.key = r.key and older.seq < r.seq)
@@ -319,6 +319,22 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
     }
     transaction.commit().await?;
     Ok(rescued)
+}
+
+/// Fails commands, of any cluster, that nobody has begun by their deadline. Answers them and the processes that end with them.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn expire(pool: &PgPool) -> Result<Vec<Uuid>, sqlx::Error> {
+    let why = reason::COMMAND_DEADLINE_EXCEEDED;
+    sqlx::query_scalar!(
+        r#"select expired as "expired!" from expire_commands($1, $2, $3) as expired"#,
+        why.id,
+        "nobody had begun it by the deadline that it was given",
+        why.remedy
+    )
+    .fetch_all(pool)
+    .await
 }
 
 /// Takes over the watch of a cluster when nobody alive holds it. Answers the fencing token then.
