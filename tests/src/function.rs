@@ -105,3 +105,27 @@ pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
         .expect("finished");
     process
 }
+
+/// Services of a function and a cluster of their own, which run as far as the rows say: for tests of the queue alone.
+pub async fn services(database: &Database, cluster: &str, number: usize) -> Vec<Uuid> {
+    let processes: Vec<Uuid> = (0..number).map(|_| Uuid::now_v7()).collect();
+    sqlx::query(
+        "with source as (
+             insert into bundle (sha256, format, content) values (sha256($1::text::bytea), 'python_file', $1::text::bytea) returning sha256
+         ), declared as (
+             insert into function (name, cluster, last_revision) values ($1, $1, 1) returning name
+         ), built as (
+             insert into revision (id, function_name, number, spec, bundle, build_state)
+             select gen_random_uuid(), name, 1, '{}', sha256, 'ready' from source, declared returning id
+         )
+         insert into process (id, function_name, revision_id, cluster, kind, name, spec, requested_by, lifecycle, state)
+         select process, $1, built.id, $1, 'service', $1 || '-' || right(process::text, 12), '{\"kind\": \"service\"}', 'test', 'created', 'ready'
+           from built, unnest($2::uuid[]) process",
+    )
+    .bind(cluster)
+    .bind(&processes)
+    .execute(&database.owner)
+    .await
+    .expect("stored");
+    processes
+}
