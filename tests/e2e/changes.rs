@@ -189,8 +189,30 @@ async fn a_service_is_restarted_and_scaled_and_killed_with_all_its_pods() {
         let (_, command) = stack.client.send(Method::POST, &path, &body).await;
         assert_eq!(command["waiting_for"]["what"], "manager", "{command}");
     }
-    let _next = stack.manager().await;
+    // Scaled by hand meanwhile: that is shown.
+    let by_hand = json!({"spec": {"replicas": 1}});
+    let deployments = stack.namespace.api::<Deployment>();
+    let patched = deployments
+        .patch(&name, &PatchParams::default(), &Patch::Merge(by_hand))
+        .await;
+    patched.unwrap();
+    let (clean, shown) = stack.diff(&[]).await;
+    let words: Vec<_> = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["words"].clone())
+        .collect();
+    assert!(!clean && words.contains(&json!("1 replicas instead of 0")), "{shown}");
+    let next = stack.manager().await;
     settled(&stack, process, 2).await;
+    assert_eq!(stack.diff(&[]).await, (true, json!([])));
+    let metrics = reqwest::get(format!("http://{}/metrics", next.address)).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    for what in ["missing", "extra", "different", "stuck"] {
+        let line = format!("octopus_drift_processes{{what=\"{what}\"}}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
     let kill = stack.client.kill(process, json!({})).await;
     assert_eq!(stack.client.ended(kill, 90).await["state"], "succeeded");
     assert!(stack.namespace.pods().await.is_empty());

@@ -21,6 +21,7 @@ mod api_shared;
 mod api_waiting;
 mod changes;
 mod decisions;
+mod drift;
 mod policy;
 mod queue;
 mod queue_model;

@@ -87,6 +87,11 @@ pub fn wish_of(metadata: &ObjectMeta) -> Option<String> {
     })
 }
 
+/// Hash of an object as a release made it.
+pub fn hash_of(metadata: &ObjectMeta) -> Option<String> {
+    metadata.annotations.as_ref()?.get(SPEC_HASH).cloned()
+}
+
 /// The newest claim that changed an object; 0 for one that is as it was created.
 pub fn fence_of(metadata: &ObjectMeta) -> i64 {
     let fence = metadata.annotations.as_ref().and_then(|all| all.get(FENCE));

@@ -2,6 +2,7 @@
 //! about by uid, and 404 on a deletion means done.
 
 pub mod expose;
+pub(crate) mod found;
 pub mod gpu;
 pub(crate) mod helper;
 pub mod label;
@@ -259,13 +260,7 @@ impl Cluster {
             return Err(ClusterError::NameTaken(name));
         }
         // Changes of a process begin once it is created: another hash means that our template or settings changed meanwhile.
-        let hash = |object: &K| {
-            object
-                .meta()
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(label::SPEC_HASH).cloned())
-        };
+        let hash = |object: &K| label::hash_of(object.meta());
         if hash(&found) != hash(wanted) {
             tracing::warn!(object.name = %name, "adopted as an earlier release or other settings had made it");
         }

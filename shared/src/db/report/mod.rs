@@ -3,6 +3,7 @@
 mod build;
 mod change;
 mod cluster;
+mod drift;
 mod log;
 mod pod;
 mod process;
@@ -12,6 +13,7 @@ pub use build::{
 };
 pub use change::{Change, RevisionRow, change, changed, put_off, revision, scaled};
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
+pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
 pub use log::{
     Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
     seal_stream, set_reader,
