@@ -18,3 +18,4 @@ mod reach;
 mod rights;
 mod token;
 mod wants;
+mod zombie;

@@ -126,7 +126,7 @@ async fn four_managers_keep_the_order_of_each_process() {
         .into_iter()
         .map(Result::unwrap)
         .sum();
-    assert!(deaths > 3, "{deaths}: nobody died: this would have shown nothing");
+    assert!(deaths > 0, "nobody died: this would have shown nothing");
     let (done, left): (i64, i64) = sqlx::query_as(
         "select count(*) filter (where state = 'succeeded'),
                 (select count(*) from command_ready) + (select count(*) from command_lease) from command",

@@ -3,19 +3,18 @@
 //! A claim belongs to a manager instance and lasts as long as that instance's own lease, judged by Postgres's clock only.
 //! Each claim has a fencing token that no other claim ever had.
 
+mod rescue;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
+pub use self::rescue::{MAX_RESCUES, Rescued, expire, rescue};
 use crate::command::{CommandKind, VERSION};
-use crate::reason;
-
-/// A command is taken over this often from managers that died with it; after that it is what kills them.
-pub const MAX_RESCUES: i32 = 5;
 
 /// A command that is ours until our lease ends.
 #[derive(Clone, Debug)]
@@ -247,104 +246,6 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
     .execute(pool)
     .await?;
     Ok(given.rows_affected() == 1)
-}
-
-/// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
-/// then kills its process, since nobody knows how far it came, and a build fails its revision. A change of a service leaves
-/// it as it is. A kill is rescued for ever.
-/// What nobody has begun by its deadline fails in the same transaction.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<Rescued, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    let rescued = sqlx::query!(
-        "with lost as (
-             delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
-                and (l.rescues < $2 or l.kind in ('kill_process', 'delete_function'))
-             returning l.*
-         )
-         insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
-         select seq, cluster, kind, version, key, priority, attempts, rescues + 1 from lost",
-        cluster,
-        MAX_RESCUES
-    )
-    .execute(&mut *transaction)
-    .await?
-    .rows_affected();
-    let message = format!("{} managers ended while they carried it out", MAX_RESCUES + 1);
-    let dead = sqlx::query!(
-        "with lost as (
-             delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
-                and l.rescues >= $2 and l.kind not in ('kill_process', 'delete_function')
-             returning l.seq
-         )
-         update command c set state = 'failed', reason = $3, message = $4, remedy = $5, finished_at = now()
-           from lost where c.seq = lost.seq and c.state = 'waiting'
-         returning c.kind, c.process_id, c.revision_id",
-        cluster,
-        MAX_RESCUES,
-        reason::RESCUED_TOO_OFTEN.id,
-        message,
-        reason::RESCUED_TOO_OFTEN.remedy
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    for command in dead {
-        if command.kind == CommandKind::StartProcess.as_str() || command.kind == CommandKind::RetryProcess.as_str() {
-            sqlx::query!(
-                "insert into command (id, kind, process_id, requested_by) values ($1, 'kill_process', $2, 'octopus-manager')",
-                Uuid::now_v7(),
-                command.process_id
-            )
-            .execute(&mut *transaction)
-            .await?;
-        } else if let Some(revision) = command
-            .revision_id
-            .filter(|_| command.kind == CommandKind::DeclareFunction.as_str())
-        {
-            let why = reason::RESCUED_TOO_OFTEN;
-            sqlx::query!(
-                "select fail_revision($1, $2, $3, $4, null)",
-                revision,
-                why.id,
-                message,
-                why.remedy
-            )
-            .execute(&mut *transaction)
-            .await?;
-        }
-    }
-    let expired = expire(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Rescued { rescued, expired })
-}
-
-/// What a look for lost and late commands found.
-#[derive(Clone, Debug, Default)]
-pub struct Rescued {
-    /// How many were taken back from managers that died.
-    pub rescued: u64,
-    /// Commands that failed because nobody had begun them, and the processes that ended with them.
-    pub expired: Vec<Uuid>,
-}
-
-/// Fails commands, of any cluster, that nobody has begun by their deadline. Answers them and the processes that end with them.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn expire(executor: impl PgExecutor<'_>) -> Result<Vec<Uuid>, sqlx::Error> {
-    let why = reason::COMMAND_DEADLINE_EXCEEDED;
-    sqlx::query_scalar!(
-        r#"select expired as "expired!" from expire_commands($1, $2, $3) as expired"#,
-        why.id,
-        "nobody had begun it by the deadline that it was given",
-        why.remedy
-    )
-    .fetch_all(executor)
-    .await
 }
 
 /// Takes over the watch of a cluster when nobody alive holds it. Answers the fencing token then.

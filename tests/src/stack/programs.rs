@@ -41,15 +41,20 @@ impl Program {
         ended.is_ok_and(|status| status.is_ok_and(|status| status.signal() == Some(6)))
     }
 
-    /// SIGTERM, and waits for its end.
-    pub async fn terminate(mut self) -> bool {
+    /// A signal by its name: STOP and CONT let it sleep.
+    pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("it was running");
         let sent = Command::new("kill")
-            .args(["-TERM", &id.to_string()])
+            .args([&format!("-{name}"), &id.to_string()])
             .status()
             .await
             .expect("kill is installed");
         assert!(sent.success());
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub async fn terminate(mut self) -> bool {
+        self.signal("TERM").await;
         self.child.wait().await.expect("an exit status").success()
     }
 }
