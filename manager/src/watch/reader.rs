@@ -64,6 +64,8 @@ enum Run {
     Removed,
     /// The pod is ending and the status will not say when the container has ended (kubelets before 1.22).
     Silent,
+    /// The pod has ended and its status does not know the container any more: its node has evicted it, mostly with its log.
+    Forgotten,
     /// The pod is gone, and with it its log.
     PodGone,
 }
@@ -104,7 +106,7 @@ impl Reader {
                 }
             };
             match run {
-                Run::Ended => return self.finish(cursor, Mode::Once, "seen").await,
+                Run::Ended | Run::Forgotten => return self.finish(cursor, Mode::Once, "seen").await,
                 Run::Previous => {
                     self.show(&mut shown, "previous").await;
                     return self.finish(cursor, Mode::Previous, "seen").await;
@@ -171,6 +173,7 @@ impl Reader {
                     match self.look().await {
                         Ok(Run::PodGone) => return self.lost(&cursor, end).await,
                         Ok(Run::Removed) => return self.seal(Some(missing(&cursor, "restarted")), end).await,
+                        Ok(Run::Forgotten) => return self.seal(Some(missing(&cursor, "evicted")), end).await,
                         Ok(Run::Previous) if mode == Mode::Previous => {
                             return self.seal(Some(missing(&cursor, "restarted")), end).await;
                         }
@@ -232,7 +235,7 @@ impl Reader {
             .flatten()
             .find(|status| status.name == self.key.container);
         let Some(container) = container else {
-            return Ok(if final_phase { Run::Ended } else { Run::Going });
+            return Ok(if final_phase { Run::Forgotten } else { Run::Going });
         };
         let state = container.state.clone().unwrap_or_default();
         Ok(match container.restart_count - self.key.restart {
