@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod context;
+mod finish;
 mod http;
 pub mod image;
 pub mod login;
