@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::diff::{self, DiffArgs};
 use crate::login::{self, Login};
 use crate::preflight::{self, PreflightArgs};
 use crate::shutdown;
@@ -27,6 +28,9 @@ enum Command {
     /// It takes about half a minute, makes two pods and a policy in the function namespace, and removes them. The exit status
     /// is 1 when anything is an error.
     Preflight(Box<PreflightArgs>),
+    /// Show what is not as it is wanted: rows against objects. With --apply, remove the objects that no row wants, which a
+    /// manager leaves alone while it says `reconcile_halted`. The exit status is 1 when anything is left.
+    Diff(Box<DiffArgs>),
 }
 
 impl Cli {
@@ -48,6 +52,13 @@ impl Cli {
             Command::Preflight(arguments) => {
                 octopus_shared::telemetry::init(arguments.config.log_json);
                 return preflight::run(&arguments).await;
+            }
+            Command::Diff(arguments) => {
+                octopus_shared::telemetry::init(arguments.config.log_json);
+                match diff::run(&arguments).await {
+                    Ok(status) => return status,
+                    Err(error) => Err(error),
+                }
             }
         };
         match done {

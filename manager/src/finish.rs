@@ -56,7 +56,7 @@ impl Finisher {
 async fn store(pool: &PgPool, batch: &mut Vec<End>) {
     let ended: Vec<_> = batch.iter().map(|end| (end.seq, end.token, &end.outcome)).collect();
     let ours = loop {
-        match claim::finish_all(pool, &ended).await {
+        match claim::finish(pool, &ended).await {
             Ok(ours) => break ours,
             Err(error) => tracing::warn!(error = %error, commands = ended.len(), "ends of commands are not stored yet"),
         }

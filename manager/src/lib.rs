@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod context;
+pub mod diff;
 mod finish;
 mod http;
 pub mod image;

@@ -33,7 +33,13 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
             room: room(context.config.kills),
         },
         Lane {
-            kinds: &[CommandKind::StartProcess, CommandKind::RetryProcess],
+            kinds: &[
+                CommandKind::StartProcess,
+                CommandKind::RetryProcess,
+                CommandKind::RestartProcess,
+                CommandKind::UpdateProcess,
+                CommandKind::ScaleProcess,
+            ],
             room: room(context.config.starts),
         },
         Lane {
@@ -140,7 +146,7 @@ async fn store(context: &Context, finisher: &Finisher, claim: &Claim, ending: &c
     }
 }
 
-/// Takes back, again and again, what managers held whose lease has ended.
+/// Takes back, again and again, what managers held whose lease has ended, and fails what nobody began in time.
 async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
     loop {
         match claim::rescue(&context.pool, &context.config.cluster).await {
@@ -151,6 +157,10 @@ async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
                 wake.notify_one();
             }
             Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
+        }
+        match claim::expire(&context.pool).await {
+            Ok(expired) => expired.into_iter().for_each(|id| context.changes.announce(id)),
+            Err(error) => tracing::warn!(error = %error, "looking for commands that are too late failed"),
         }
         sleep(jittered(every)).await;
     }

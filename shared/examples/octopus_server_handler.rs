@@ -74,7 +74,7 @@ pub(crate) async fn enable(pool: &PgPool, function: &str, request: &str) -> Resu
             key: request.to_owned(),
             request_hash,
         }),
-        trace_parent: None,
+        ..Asker::default()
     };
     let accepted = enqueue(pool, &start, &asker).await?;
     let missing = || Refusal {

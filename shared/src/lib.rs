@@ -15,4 +15,5 @@ pub mod preflight;
 pub mod process;
 pub mod reason;
 pub mod resources;
+pub mod service;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::process::{Lifecycle, ProcessKind, ProcessState};
-use crate::reason;
+use crate::{reason, service};
 
 /// One look at a pod, folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct PodObservation {
     pub process_id: Uuid,
     /// The attempt that it was made for.
     pub attempt: i32,
+    /// What was wanted of its process when it was made ([`crate::service::wish`]).
+    pub wish: Option<String>,
     /// Name in the function namespace.
     pub name: String,
     /// Node, once scheduled.
@@ -99,6 +101,8 @@ pub struct ContainerStatus {
 pub struct KnownPod {
     /// The attempt that it was made for.
     pub attempt: i32,
+    /// What was wanted of its process when it was made. None: an earlier release saw it.
+    pub wish: Option<String>,
     /// What it last meant.
     pub verdict: Verdict,
     /// Whether its containers were seen to have ended.
@@ -110,7 +114,7 @@ pub struct KnownPod {
 }
 
 /// What is known of a process before a new look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct KnownProcess {
     /// `service` or `task`.
     pub kind: ProcessKind,
@@ -120,6 +124,10 @@ pub struct KnownProcess {
     pub lifecycle: Lifecycle,
     /// What it shows.
     pub state: ProcessState,
+    /// What is wanted of it ([`crate::service::wish`]).
+    pub wish: String,
+    /// Pods of a service that are wanted.
+    pub replicas: i32,
     /// The current attempt of a task.
     pub attempt: i32,
     /// How many further attempts a task has.
@@ -141,7 +149,8 @@ pub enum Step {
 
 /// Decides what the pods of a process say about it. Pure.
 pub fn judge(process: &KnownProcess, pods: &[KnownPod]) -> Step {
-    if process.lifecycle == Lifecycle::Gone || pods.is_empty() {
+    let idle = process.kind == ProcessKind::Service && process.replicas == 0 && !process.killed;
+    if process.lifecycle == Lifecycle::Gone || (pods.is_empty() && !idle) {
         return Step::Stay;
     }
     let all_gone = pods.iter().all(|pod| pod.gone);
@@ -161,7 +170,10 @@ pub fn judge(process: &KnownProcess, pods: &[KnownPod]) -> Step {
         };
     }
     match process.kind {
-        ProcessKind::Service => Step::Show(Lifecycle::Created, service(pods)),
+        ProcessKind::Service => Step::Show(
+            Lifecycle::Created,
+            service::verdict(process.replicas, &process.wish, pods),
+        ),
         ProcessKind::Task => {
             if process.state.is_terminal() {
                 // Ended before: gone as soon as its pods and the rest of its logs are.
@@ -212,15 +224,6 @@ fn task(pod: &KnownPod) -> Verdict {
     pod.verdict.clone()
 }
 
-fn service(pods: &[KnownPod]) -> Verdict {
-    let live = || pods.iter().filter(|pod| !pod.gone && !pod.ended);
-    let chosen = newest(live().filter(|pod| pod.verdict.state == ProcessState::Ready)).or_else(|| newest(live()));
-    match chosen {
-        Some(pod) => pod.verdict.clone(),
-        None => Verdict::plain(ProcessState::Starting),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +231,7 @@ mod tests {
     fn pod(state: ProcessState, ended: bool, gone: bool) -> KnownPod {
         KnownPod {
             attempt: 1,
+            wish: None,
             verdict: Verdict::plain(state),
             ended,
             gone,
@@ -241,6 +245,8 @@ mod tests {
             killed: false,
             lifecycle,
             state,
+            wish: "1".into(),
+            replicas: 1,
             attempt: 1,
             retries: 0,
             logs_sealed: true,

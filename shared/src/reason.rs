@@ -70,6 +70,20 @@ reasons! {
     NODE_LOST = "node_lost", "Check the node; nothing is known about the container.";
     /// Somebody else deleted the pod.
     DELETED_BY_OTHER = "deleted_by_other", "Ask who deleted it; a task with retries starts its next attempt.";
+    /// New pods of a service take the place of earlier ones.
+    ROLLING_OUT = "rolling_out", "Wait; the earlier pods answer until the new ones are ready.";
+    /// The new pods of a service do not become ready.
+    ROLLOUT_HINDERED = "rollout_hindered", "The earlier pods go on answering. Mend what the message names, or update to a revision that works.";
+    /// Fewer pods of a service are ready than are wanted.
+    PARTLY_READY = "partly_ready", "Those that are ready answer; the message and the process's pods say what the others wait for.";
+    /// No pod of the service is wanted.
+    SCALED_TO_ZERO = "scaled_to_zero", "POST /api/v1/processes/{id}/scale with the replicas that are wanted.";
+    /// A restart of the service was begun.
+    RESTART_REQUESTED = "restart_requested", "";
+    /// An update of the service to another revision was begun.
+    UPDATE_REQUESTED = "update_requested", "";
+    /// A new number of pods of the service was set.
+    SCALE_REQUESTED = "scale_requested", "";
     /// It was killed through the API.
     KILL_REQUESTED = "kill_requested", "";
     /// It was killed before anything of it existed.
@@ -86,6 +100,8 @@ reasons! {
     NAME_TAKEN = "name_taken", "Remove or rename the foreign object in the function namespace.";
     /// The cluster could not be reached for too long.
     CLUSTER_UNREACHABLE = "cluster_unreachable", "GET /api/v1/clusters shows why.";
+    /// Nobody had begun the command by the deadline that it was given.
+    COMMAND_DEADLINE_EXCEEDED = "command_deadline_exceeded", "GET /api/v1/clusters shows whether its managers live and how long the queue is; then ask again.";
     /// Every manager that took the command died.
     RESCUED_TOO_OFTEN = "rescued_too_often", "Look at the manager's log; the command itself may be what ends it.";
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "figures that are said and not asserted")]
 
 mod build;
+mod changes;
 mod contained;
 mod crash;
 mod functions;

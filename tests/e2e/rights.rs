@@ -153,6 +153,29 @@ async fn foreign_objects_are_left_alone() {
     .await;
     assert!(halted.contains("stranger"), "{halted}");
     assert!(services.get_opt("stranger").await.unwrap().is_some());
+
+    // A person looks, and decides: then it goes, and nothing else does.
+    let extra = |shown: &serde_json::Value| {
+        let all = shown.as_array().unwrap();
+        let extra = all.iter().filter(|one| one["what"] == "extra");
+        extra.map(|one| one["name"].clone()).collect::<Vec<_>>()
+    };
+    let (clean, shown) = stack.diff(&[]).await;
+    assert!(!clean && extra(&shown) == ["stranger"], "{shown}");
+    assert!(
+        services.get_opt("stranger").await.unwrap().is_some(),
+        "it was only shown"
+    );
+    let (clean, shown) = stack.diff(&["--apply"]).await;
+    assert!(clean && extra(&shown) == ["stranger"], "{shown}");
+    assert!(services.get_opt("stranger").await.unwrap().is_none());
+    assert!(services.get_opt("foreign").await.unwrap().is_some());
+    assert_eq!(stack.diff(&[]).await, (true, json!([])));
+    until("the reconciler to go on", 60, async || {
+        let shown = stack.client.get("/api/v1/clusters/default").await;
+        shown["reconcile_halted"].is_null().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

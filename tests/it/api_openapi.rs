@@ -66,8 +66,12 @@ fn every_route_is_documented_with_its_errors_and_its_security() {
             "GET /metrics",
             "GET /readyz",
             "POST /api/v1/commands/{id}/cancel",
+            "POST /api/v1/commands/{id}/requeue",
             "POST /api/v1/functions/{name}/processes",
             "POST /api/v1/processes/{id}/kill",
+            "POST /api/v1/processes/{id}/restart",
+            "POST /api/v1/processes/{id}/scale",
+            "POST /api/v1/processes/{id}/update",
             "PUT /api/v1/functions/{name}",
         ]
     );

@@ -149,6 +149,8 @@ fn process(number: usize, kind: ProcessKind, function_spec: FunctionSpec) -> Pro
         state: ProcessState::Pending,
         attempt: 1,
         image: None,
+        replicas: 1,
+        restarted_at: None,
     }
 }
 

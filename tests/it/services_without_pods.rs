@@ -18,6 +18,7 @@ fn pod(process_id: Uuid) -> PodObservation {
         uid: "u".into(),
         process_id,
         attempt: 1,
+        wish: Some("1".into()),
         name: "hello-0".into(),
         node: None,
         phase: "Pending".into(),
@@ -55,7 +56,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
         token,
     };
     assert!(
-        report::podless_services(pool, "default").await.unwrap().is_empty(),
+        report::hindered_services(pool, "default").await.unwrap().is_empty(),
         "not created yet"
     );
 
@@ -63,7 +64,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     report::created(pool, &claimed, process, &json!([]), None)
         .await
         .unwrap();
-    assert_eq!(report::podless_services(pool, "default").await.unwrap(), [process]);
+    assert_eq!(report::hindered_services(pool, "default").await.unwrap(), [process]);
     let why = Verdict::because(ProcessState::Failing, reason::QUOTA_EXCEEDED, "exceeded quota: pods=1");
     let stale = Watch {
         token: token - 1,
@@ -92,7 +93,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     );
 
     report::observe_pod(pool, &watch, &pod(process)).await.unwrap();
-    assert!(report::podless_services(pool, "default").await.unwrap().is_empty());
+    assert!(report::hindered_services(pool, "default").await.unwrap().is_empty());
     // An answer of Kubernetes from before the pod came.
     assert!(!report::pods_refused(pool, &watch, process, &why).await.unwrap());
     let shown = api.read(&path).await;

@@ -6,6 +6,7 @@ use octopus_shared::command::CommandKind;
 use octopus_shared::db::claim::{self, Claim, Outcome};
 use octopus_shared::db::report::{self, BuiltImage};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::api::Api;
@@ -78,7 +79,63 @@ pub async fn build(database: &Database, claim: &Claim) {
     )
     .await
     .expect("stored");
-    claim::finish(&database.manager, claim, &Outcome::Succeeded)
+    finish(&database.manager, claim, &Outcome::Succeeded)
         .await
         .expect("finished");
+}
+
+/// Ends one command. False: its claim was not the manager's any more.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
+    let ended = claim::finish(pool, &[(claim.seq, claim.token, outcome)]).await?;
+    Ok(ended == [claim.seq])
+}
+
+/// A service of the function `hello`, created but not yet seen.
+pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
+    declare(api, "hello").await;
+    build(database, &claim(database, manager, CommandKind::DeclareFunction).await).await;
+    let started = api
+        .post("/api/v1/functions/hello/processes", &json!({"kind": "service"}))
+        .await
+        .accepted();
+    let process = started["process_id"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .expect("an id");
+    let claimed = claim(database, manager, CommandKind::StartProcess).await;
+    let manifest = json!([{"kind": "Service"}, {"kind": "Deployment", "spec": {"replicas": 1}}]);
+    report::created(&database.manager, &claimed, process, &manifest, None)
+        .await
+        .expect("stored");
+    finish(&database.manager, &claimed, &Outcome::Succeeded)
+        .await
+        .expect("finished");
+    process
+}
+
+/// Services of a function and a cluster of their own, which run as far as the rows say: for tests of the queue alone.
+pub async fn services(database: &Database, cluster: &str, number: usize) -> Vec<Uuid> {
+    let processes: Vec<Uuid> = (0..number).map(|_| Uuid::now_v7()).collect();
+    sqlx::query(
+        "with source as (
+             insert into bundle (sha256, format, content) values (sha256($1::text::bytea), 'python_file', $1::text::bytea) returning sha256
+         ), declared as (
+             insert into function (name, cluster, last_revision) values ($1, $1, 1) returning name
+         ), built as (
+             insert into revision (id, function_name, number, spec, bundle, build_state)
+             select gen_random_uuid(), name, 1, '{}', sha256, 'ready' from source, declared returning id
+         )
+         insert into process (id, function_name, revision_id, cluster, kind, name, spec, requested_by, lifecycle, state)
+         select process, $1, built.id, $1, 'service', $1 || '-' || right(process::text, 12), '{\"kind\": \"service\"}', 'test', 'created', 'ready'
+           from built, unnest($2::uuid[]) process",
+    )
+    .bind(cluster)
+    .bind(&processes)
+    .execute(&database.owner)
+    .await
+    .expect("stored");
+    processes
 }

@@ -4,24 +4,34 @@ use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use octopus_shared::db::enqueue::{Asker, Idempotency};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::auth;
 use crate::error::Problem;
+use crate::extract::Query;
 
-/// Who asks, with which key, in which trace, and for which address.
+/// Who asks, with which key, in which trace, for which address, and until when.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutation {
     who: String,
     key: Option<String>,
     trace_parent: Option<String>,
+    deadline_seconds: Option<i32>,
     address: String,
+}
+
+/// What the query of a mutation may hold.
+#[derive(Deserialize)]
+struct Deadline {
+    deadline_seconds: Option<i32>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Mutation {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Query(Deadline { deadline_seconds }) = Query::from_request_parts(parts, state).await?;
         let who = auth::token(parts)?.name.clone();
         let path = parts
             .extensions
@@ -31,7 +41,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
             who,
             key: idempotency_key(&parts.headers)?,
             trace_parent: trace_parent(&parts.headers),
-            address: format!("{} {path}", parts.method),
+            // Another deadline is another request.
+            address: match deadline_seconds {
+                Some(seconds) => format!("{} {path}?deadline_seconds={seconds}", parts.method),
+                None => format!("{} {path}", parts.method),
+            },
+            deadline_seconds,
         })
     }
 }
@@ -55,6 +70,7 @@ impl Mutation {
             name: self.who,
             idempotency,
             trace_parent: self.trace_parent,
+            deadline_seconds: self.deadline_seconds,
         }
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct DeclarationForm {
     put, path = "/api/v1/functions/{name}", tag = "functions",
     params(
         ("name" = String, Path, description = "Lower-case letters, digits and hyphens, at most 40", example = "hello"),
+        ("deadline_seconds" = Option<i32>, Query, minimum = 1, maximum = 604800,
+         description = "The command fails unless a manager has begun it within so many seconds"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
     ),
     request_body(content(

@@ -1,6 +1,7 @@
 //! The whole surface on one screen.
 
 mod accept;
+mod change;
 mod cluster;
 mod command;
 mod declare;
@@ -36,12 +37,16 @@ pub(crate) fn surface() -> (Router<App>, utoipa::openapi::OpenApi, Router<App>) 
         .routes(routes!(start::start))
         .routes(routes!(process::list))
         .routes(routes!(process::read))
+        .routes(routes!(change::restart))
+        .routes(routes!(change::update))
+        .routes(routes!(change::scale))
         .routes(routes!(stop::kill))
         .routes(routes!(events::list))
         .routes(routes!(logs::read))
         .routes(routes!(manifest::read))
         .routes(routes!(command::read))
         .routes(routes!(stop::cancel))
+        .routes(routes!(stop::requeue))
         .routes(routes!(cluster::list))
         .routes(routes!(cluster::read))
         .routes(routes!(feed::follow))

@@ -43,6 +43,8 @@ impl Start {
     post, path = "/api/v1/functions/{name}/processes", tag = "processes",
     params(
         ("name" = String, Path, description = "The function", example = "hello"),
+        ("deadline_seconds" = Option<i32>, Query, minimum = 1, maximum = 604800,
+         description = "The command fails unless a manager has begun it within so many seconds"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key and body get the same answer"),
     ),
     request_body(content = Start, examples(

@@ -1,4 +1,4 @@
-//! Ending things: a process, a function, a command that nobody has begun.
+//! Ending things: a process, a function, a command that nobody has begun; and beginning one again that has failed.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -76,4 +76,25 @@ pub(super) async fn cancel(
     mutation: Mutation,
 ) -> Result<Response, Problem> {
     accept(&app, &Request::CancelCommand { command }, &mutation.asker(&[])).await
+}
+
+/// Put a failed command back into the queue
+///
+/// For builds, restarts, updates and scales. How it failed is kept in `failures`. A failed start is over: start another process.
+#[utoipa::path(
+    post, path = "/api/v1/commands/{id}/requeue", tag = "commands",
+    params(
+        ("id" = Uuid, Path, description = "The command that has failed"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key gets the same answer"),
+    ),
+    responses((status = 202, description = "It waits again; the body is this request, a command of its own", body = Accepted,
+               headers(("Location" = String, description = "Address of this request"))), MutationProblems)
+)]
+pub(super) async fn requeue(
+    _: Operator,
+    State(app): State<App>,
+    Id(command): Id,
+    mutation: Mutation,
+) -> Result<Response, Problem> {
+    accept(&app, &Request::RequeueCommand { command }, &mutation.asker(&[])).await
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::SecondsFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use octopus_shared::db::report::ProcessRow;
 use sha2::{Digest, Sha256};
@@ -21,12 +22,17 @@ pub const ATTEMPT: &str = "octopus-process-manager/attempt";
 pub const KIND: &str = "octopus-process-manager/kind";
 /// Pods that may call other functions: k8s/networkpolicy.yaml lets them.
 pub const CALLS_FUNCTIONS: &str = "octopus-process-manager/calls-functions";
-/// Hash of the object as we made it: tells an adopted object from a foreign or changed one.
+/// Hash of the object as we made it. Where it differs and the wish ([`wish_of`]) does not, our template or an operator's setting
+/// has changed, and nothing that a user asked for.
 pub const SPEC_HASH: &str = "octopus-process-manager/spec-hash";
 /// Route that set a function up before its pod was ready: an annotation of the pods of services that have one.
 pub const SET_UP: &str = "octopus-process-manager/set-up";
 /// Who may connect to a process and where it may connect to, as text: an annotation of its NetworkPolicy.
 pub const REACH: &str = "octopus-process-manager/reach";
+/// When the restart was asked for that an object or a pod belongs to.
+pub const RESTARTED_AT: &str = "octopus-process-manager/restarted-at";
+/// Fencing token of the claim that last changed an object: an earlier claim changes it no more.
+pub const FENCE: &str = "octopus-process-manager/fence";
 /// When a kill lowered the deadline of a pod.
 pub const STOPPING_SINCE: &str = "octopus-process-manager/stopping-since";
 /// Kubernetes' own recommended label.
@@ -69,6 +75,33 @@ pub fn process_of(metadata: &ObjectMeta) -> Option<Uuid> {
 pub fn attempt_of(metadata: &ObjectMeta) -> i32 {
     let attempt = metadata.labels.as_ref().and_then(|labels| labels.get(ATTEMPT));
     attempt.and_then(|attempt| attempt.parse().ok()).unwrap_or(1)
+}
+
+/// What was wanted of its process when an object or a pod was made ([`octopus_shared::service::wish`]).
+pub fn wish_of(metadata: &ObjectMeta) -> Option<String> {
+    let revision = metadata.labels.as_ref()?.get(REVISION)?;
+    let restart = metadata.annotations.as_ref().and_then(|all| all.get(RESTARTED_AT));
+    Some(match restart {
+        Some(at) => format!("{revision}/{at}"),
+        None => revision.clone(),
+    })
+}
+
+/// Hash of an object as a release made it.
+pub fn hash_of(metadata: &ObjectMeta) -> Option<String> {
+    metadata.annotations.as_ref()?.get(SPEC_HASH).cloned()
+}
+
+/// The newest claim that changed an object; 0 for one that is as it was created.
+pub fn fence_of(metadata: &ObjectMeta) -> i64 {
+    let fence = metadata.annotations.as_ref().and_then(|all| all.get(FENCE));
+    fence.and_then(|token| token.parse().ok()).unwrap_or_default()
+}
+
+/// The annotation of a restarted process.
+pub fn restart(process: &ProcessRow) -> Option<(String, String)> {
+    let at = process.restarted_at?;
+    Some((RESTARTED_AT.to_owned(), at.to_rfc3339_opts(SecondsFormat::Micros, true)))
 }
 
 /// `service` or `task`, as a pod says it.

@@ -2,11 +2,14 @@
 //! about by uid, and 404 on a deletion means done.
 
 pub mod expose;
+pub(crate) mod found;
 pub mod gpu;
 pub(crate) mod helper;
 pub mod label;
 pub mod object;
+mod patience;
 pub mod policy;
+mod replace;
 pub mod state;
 pub mod token;
 pub mod wheel;
@@ -55,9 +58,20 @@ pub enum ClusterError {
     /// The API server did not answer, or asked for patience.
     #[error("the API server does not answer: {0}")]
     Away(String),
+    /// The API server asked for patience.
+    #[error("the API server is busy: {message}")]
+    Busy {
+        /// The API server's words.
+        message: String,
+        /// What it asked for.
+        after: Duration,
+    },
     /// An object of that name exists and is not what was to be created.
     #[error("an object named {0} exists and is not ours")]
     NameTaken(String),
+    /// A later claim has changed the object.
+    #[error("a later command has changed {0}")]
+    Overtaken(String),
     /// The kubeconfig cannot be used.
     #[error("{0}")]
     Kubeconfig(String),
@@ -68,6 +82,10 @@ impl From<kube::Error> for ClusterError {
         match error {
             kube::Error::Api(status) if status.code < 500 && status.code != 429 => Self::Refused {
                 code: status.code,
+                message: status.message,
+            },
+            kube::Error::Api(status) if patience::asked(&status).is_some() => Self::Busy {
+                after: patience::asked(&status).unwrap_or_default(),
                 message: status.message,
             },
             kube::Error::Api(status) => Self::Away(format!("{} {}", status.code, status.message)),
@@ -241,14 +259,8 @@ impl Cluster {
         if !label::is_ours(found.meta(), self.around.installation) || process(&found) != process(wanted) {
             return Err(ClusterError::NameTaken(name));
         }
-        // A process never changes what it asks for: another hash means that our template or settings did meanwhile.
-        let hash = |object: &K| {
-            object
-                .meta()
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(label::SPEC_HASH).cloned())
-        };
+        // Changes of a process begin once it is created: another hash means that our template or settings changed meanwhile.
+        let hash = |object: &K| label::hash_of(object.meta());
         if hash(&found) != hash(wanted) {
             tracing::warn!(object.name = %name, "adopted as an earlier release or other settings had made it");
         }

@@ -1,5 +1,6 @@
 //! Rows -> Kubernetes objects. Pure functions that return typed structs; the snapshots beside this file show them as YAML.
 
+pub mod change;
 pub(super) mod need;
 mod pod;
 
@@ -77,9 +78,12 @@ pub fn service(
         ..Service::default()
     };
     let deployment = Deployment {
-        metadata: metadata(around, process, process.name.clone()),
+        metadata: ObjectMeta {
+            annotations: label::restart(process).map(|restart| [restart].into()),
+            ..metadata(around, process, process.name.clone())
+        },
         spec: Some(DeploymentSpec {
-            replicas: Some(1),
+            replicas: Some(process.replicas),
             revision_history_limit: Some(1),
             selector: LabelSelector {
                 match_labels: Some(selector),
@@ -98,7 +102,17 @@ pub fn service(
         }),
         ..Deployment::default()
     };
-    Ok((hashed(service)?, hashed(deployment)?))
+    Ok((hashed(service)?, hashed_deployment(deployment)?))
+}
+
+/// The number of pods is no part of the hash: it changes alone.
+fn hashed_deployment(mut deployment: Deployment) -> Result<Deployment, serde_json::Error> {
+    let replicas = deployment.spec.as_mut().and_then(|spec| spec.replicas.take());
+    let mut deployment = hashed(deployment)?;
+    if let Some(spec) = &mut deployment.spec {
+        spec.replicas = replicas;
+    }
+    Ok(deployment)
 }
 
 /// One pod more while it is replaced, but not where that one would wait for the GPU that the old one holds.
@@ -165,14 +179,14 @@ fn hashed<K: kube::Resource + serde::Serialize>(mut object: K) -> Result<K, serd
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use octopus_shared::env::EnvVar as Variable;
     use octopus_shared::function::{Entry, FunctionSpec, Volume};
     use octopus_shared::process::{Lifecycle, ProcessKind, ProcessSpec, ProcessState};
 
     use super::*;
 
-    fn around() -> Surroundings {
+    pub(crate) fn around() -> Surroundings {
         Surroundings {
             installation: Uuid::nil(),
             pull_secret: None,
@@ -212,6 +226,8 @@ pub(super) mod tests {
             state: ProcessState::Pending,
             attempt: 2,
             image: None,
+            replicas: 1,
+            restarted_at: None,
         }
     }
 

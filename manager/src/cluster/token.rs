@@ -17,9 +17,9 @@ use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use tower::util::MapRequestLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
-use super::ClusterError;
+use super::{ClusterError, patience};
 
 /// What a token of a service account says of itself. The API server checks it; here it is only read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +131,8 @@ pub async fn read(kubeconfig: &Path) -> Result<(kube::Config, Option<Found>), Cl
 pub fn client(config: kube::Config, bearer: &Bearer) -> Result<Client, kube::Error> {
     let bearer = bearer.clone();
     let layer = MapRequestLayer::new(move |request| bearer.sign(request));
-    Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
+    let builder = ClientBuilder::try_from(config)?.with_layer(&layer);
+    Ok(builder.with_layer(&MapResponseLayer::new(patience::told)).build())
 }
 
 /// Writes a file that only its owner reads, in one step: a reader sees the old one or the new one.

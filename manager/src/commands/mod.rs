@@ -1,6 +1,7 @@
 //! One file per verb: look, decide, act. Nothing here waits for another command; long work looks at what is wanted again
 //! after every await that matters.
 
+mod change_process;
 mod declare_function;
 mod delete_function;
 mod kill_process;
@@ -47,11 +48,17 @@ impl Ending {
 
     /// Something that may pass stands against it. The delay grows with the attempts.
     pub fn retry(claim: &Claim, why: impl std::fmt::Display) -> Self {
+        Self::retry_after(claim, Duration::ZERO, why)
+    }
+
+    /// The same, and not before the time that somebody asked to be left alone for.
+    pub fn retry_after(claim: &Claim, asked: Duration, why: impl std::fmt::Display) -> Self {
         let seconds = 2_u64
             .saturating_pow(u32::try_from(claim.attempts).unwrap_or_default().min(5))
             .min(30);
         Self::Later {
-            delay: Duration::from_secs(seconds),
+            // Jitter takes up to a fifth away.
+            delay: Duration::from_secs(seconds).max(asked.mul_f64(1.25)),
             failed: true,
             why: why.to_string(),
         }
@@ -88,20 +95,81 @@ pub(crate) enum Obstacle {
     Cluster(#[from] ClusterError),
 }
 
+impl Obstacle {
+    /// How long it asked to be left alone.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Cluster(ClusterError::Busy { after, .. }) => *after,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 /// Carries a command out.
 pub async fn carry_out(context: &Context, claim: &Claim) -> Ending {
     let carried_out = match claim.kind {
         CommandKind::DeclareFunction => declare_function::carry_out(context, claim).await,
         CommandKind::DeleteFunction => delete_function::carry_out(context, claim).await,
         CommandKind::StartProcess | CommandKind::RetryProcess => start_process::carry_out(context, claim).await,
+        CommandKind::RestartProcess | CommandKind::UpdateProcess | CommandKind::ScaleProcess => {
+            change_process::carry_out(context, claim).await
+        }
         CommandKind::KillProcess => kill_process::carry_out(context, claim).await,
-        // The database carries it out; no manager claims it.
-        CommandKind::CancelCommand => Ok(Ending::SUCCEEDED),
+        // The database carries them out; no manager claims one.
+        CommandKind::CancelCommand | CommandKind::RequeueCommand => Ok(Ending::SUCCEEDED),
     };
-    carried_out.unwrap_or_else(|obstacle| Ending::retry(claim, obstacle))
+    carried_out.unwrap_or_else(|obstacle| Ending::retry_after(claim, obstacle.patience(), obstacle))
 }
 
 /// The id that every command of this kind has; without it the row is damaged.
 pub(crate) fn subject(id: Option<uuid::Uuid>) -> Result<uuid::Uuid, Obstacle> {
     id.ok_or_else(|| Obstacle::Database(sqlx::Error::Decode("the command names nothing".into())))
+}
+
+#[cfg(test)]
+mod tests {
+    use octopus_shared::command::CommandKind;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn delay(attempts: i32, obstacle: Obstacle) -> Duration {
+        let claim = Claim {
+            seq: 1,
+            id: Uuid::nil(),
+            token: 1,
+            kind: CommandKind::StartProcess,
+            function_name: None,
+            revision_id: None,
+            process_id: None,
+            payload: serde_json::Value::Null,
+            attempts,
+            trace_parent: None,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+        };
+        match Ending::retry_after(&claim, obstacle.patience(), obstacle) {
+            Ending::Later {
+                delay, failed: true, ..
+            } => delay,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_delay_grows_and_is_at_least_what_was_asked_for() {
+        let away = || Obstacle::Cluster(ClusterError::Away("x".into()));
+        let busy = |seconds| {
+            Obstacle::Cluster(ClusterError::Busy {
+                message: "x".into(),
+                after: Duration::from_secs(seconds),
+            })
+        };
+        let grown: Vec<_> = [0, 1, 2, 5, 50]
+            .map(|attempts| delay(attempts, away()).as_secs())
+            .into();
+        assert_eq!(grown, [1, 2, 4, 30, 30]);
+        // Whatever jitter makes of it.
+        assert!(delay(0, busy(60)).mul_f64(0.8) >= Duration::from_secs(60));
+        assert_eq!(delay(5, busy(1)), Duration::from_secs(30));
+    }
 }

@@ -205,6 +205,8 @@ mod tests {
             state: ProcessState::Pending,
             attempt: 1,
             image: Some(("functions".into(), "sha256:0".into())),
+            replicas: 1,
+            restarted_at: None,
         }
     }
 

@@ -43,7 +43,7 @@ const fn right(place: Place, group: &'static str, resource: &'static str, verbs:
     }
 }
 
-const CHANGED: &[&str] = &["create", "get", "list", "delete"];
+const CHANGED: &[&str] = &["create", "get", "list", "update", "delete"];
 
 /// What the manager cannot do without.
 pub(super) const NEEDED: [Right; 11] = [

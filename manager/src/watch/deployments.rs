@@ -1,4 +1,5 @@
-//! Services without a pod: a ReplicaSet that is refused one says so in its Deployment alone, and no pod tells the story.
+//! Services without a pod, or without a new one: a ReplicaSet that is refused one says so in its Deployment alone, and no
+//! pod tells the story.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,23 +15,23 @@ const EVERY: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(watching: &Watching) {
     while watching.sleep(EVERY).await {
-        let found = report::podless_services(&watching.context.pool, &watching.watch.cluster).await;
-        let podless = watching.written(found.map_err(Into::into)).unwrap_or_default();
-        if podless.is_empty() {
+        let found = report::hindered_services(&watching.context.pool, &watching.watch.cluster).await;
+        let hindered = watching.written(found.map_err(Into::into)).unwrap_or_default();
+        if hindered.is_empty() {
             continue;
         }
-        if let Err(error) = look(watching, podless.into_iter().collect()).await {
+        if let Err(error) = look(watching, hindered.into_iter().collect()).await {
             tracing::info!(error = %error, "the deployments could not be listed");
         }
     }
 }
 
 /// The pod that comes in the end ends what is shown here: the watch of the pods sees it.
-async fn look(watching: &Watching, podless: HashSet<Uuid>) -> Result<(), ClusterError> {
+async fn look(watching: &Watching, hindered: HashSet<Uuid>) -> Result<(), ClusterError> {
     let cluster = &watching.context.cluster;
     let selector = label::of_installation(cluster.around.installation);
     for deployment in cluster.list::<Deployment>(&selector).await? {
-        let Some(process) = label::process_of(&deployment.metadata).filter(|id| podless.contains(id)) else {
+        let Some(process) = label::process_of(&deployment.metadata).filter(|id| hindered.contains(id)) else {
             continue;
         };
         let Some(why) = why::hindered(&deployment) else {

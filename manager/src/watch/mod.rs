@@ -6,7 +6,7 @@ mod deployments;
 mod logs;
 mod pods;
 mod reader;
-mod reconcile;
+pub(crate) mod reconcile;
 mod sweep;
 mod writer;
 

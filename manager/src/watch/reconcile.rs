@@ -5,45 +5,21 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use octopus_shared::db::report;
 use octopus_shared::process::Lifecycle;
 use uuid::Uuid;
 
 use super::Watching;
-use crate::cluster::{Cluster, ClusterError, Deletion, label, state};
+use crate::cluster::ClusterError;
+use crate::cluster::found::{Found, Kind};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// A pass that would remove more than this many objects, and more than a tenth of what it sees, removes none.
 const FEW: usize = 5;
 
-/// One object of ours, whatever its kind.
-#[derive(Clone, Debug)]
-struct Found {
-    kind: Kind,
-    name: String,
-    uid: String,
-    process: Option<Uuid>,
-    created_at: DateTime<Utc>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Deployment,
-    ReplicaSet,
-    Service,
-    Ingress,
-    Pod,
-    /// Only ever opens something: it may go at any time, and stays behind every task that had one.
-    NetworkPolicy,
-}
-
 pub(super) async fn run(watching: &Watching) {
     while watching.sleep(EVERY).await {
+        count_drift(watching).await;
         match pass(watching).await {
             Ok(()) => {}
             Err(error) => tracing::info!(error = %error, "a reconciling pass was not finished"),
@@ -51,9 +27,17 @@ pub(super) async fn run(watching: &Watching) {
     }
 }
 
+/// How many processes are not seen as they are wanted, for alarms on what stays so.
+async fn count_drift(watching: &Watching) {
+    let counted = report::drift_counts(&watching.context.pool, &watching.watch.cluster).await;
+    for (what, count) in watching.written(counted.map_err(Into::into)).unwrap_or_default() {
+        metrics::gauge!("octopus_drift_processes", "what" => what).set(count as f64);
+    }
+}
+
 async fn pass(watching: &Watching) -> Result<(), ClusterError> {
     let cluster = &watching.context.cluster;
-    let found = list(watching).await?;
+    let found = cluster.found().await?;
     let ids: Vec<Uuid> = found
         .iter()
         .filter_map(|object| object.process)
@@ -78,27 +62,9 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
     for object in unwanted {
         tracing::info!(object.name = %object.name, object.kind = ?object.kind, "removing what no row wants");
         metrics::counter!("octopus_orphans_removed_total").increment(1);
-        match object.kind {
-            Kind::Deployment => remove::<Deployment>(cluster, &object).await?,
-            Kind::ReplicaSet => remove::<ReplicaSet>(cluster, &object).await?,
-            Kind::Service => remove::<Service>(cluster, &object).await?,
-            Kind::Ingress => remove::<Ingress>(cluster, &object).await?,
-            Kind::Pod => remove::<Pod>(cluster, &object).await?,
-            Kind::NetworkPolicy => remove::<NetworkPolicy>(cluster, &object).await?,
-        }
+        cluster.remove_found(&object).await?;
     }
     Ok(())
-}
-
-async fn remove<K>(cluster: &Cluster, object: &Found) -> Result<(), ClusterError>
-where
-    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned,
-{
-    let Found { name, uid, .. } = object;
-    cluster.delete::<K>(name, uid, Deletion::Graceful).await
 }
 
 /// Processes that were created and have no object left, not even one that nobody had seen yet.
@@ -118,53 +84,13 @@ async fn mark_vanished(watching: &Watching, found: &[Found]) {
     }
 }
 
-async fn list(watching: &Watching) -> Result<Vec<Found>, ClusterError> {
-    let cluster = &watching.context.cluster;
-    let selector = label::of_installation(cluster.around.installation);
-    let mut found = Vec::new();
-    found.extend(described::<Deployment>(
-        Kind::Deployment,
-        &cluster.list(&selector).await?,
-    ));
-    found.extend(described::<ReplicaSet>(
-        Kind::ReplicaSet,
-        &cluster.list(&selector).await?,
-    ));
-    found.extend(described::<Service>(Kind::Service, &cluster.list(&selector).await?));
-    found.extend(described::<Ingress>(Kind::Ingress, &cluster.list(&selector).await?));
-    found.extend(described::<NetworkPolicy>(
-        Kind::NetworkPolicy,
-        &cluster.list(&selector).await?,
-    ));
-    found.extend(described::<Pod>(Kind::Pod, &cluster.list(&selector).await?));
-    Ok(found)
-}
-
-fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
-    kind: Kind,
-    objects: &[K],
-) -> Vec<Found> {
-    let describe = |metadata: &ObjectMeta| {
-        // What is on its way out already needs nobody, and what a controller made goes with it.
-        let leaving = metadata.deletion_timestamp.is_some();
-        let controlled = metadata
-            .owner_references
-            .as_ref()
-            .is_some_and(|owners| !owners.is_empty());
-        Some(Found {
-            kind,
-            name: metadata.name.clone()?,
-            uid: metadata.uid.clone()?,
-            process: label::process_of(metadata),
-            created_at: metadata.creation_timestamp.as_ref().map(state::utc)?,
-        })
-        .filter(|_| !leaving && !controlled)
-    };
-    objects.iter().filter_map(|object| describe(object.meta())).collect()
-}
-
 /// Objects whose process is gone.
-fn unwanted(found: &[Found], rows: &HashMap<Uuid, Lifecycle>, now: DateTime<Utc>, grace: TimeDelta) -> Vec<Found> {
+pub(crate) fn unwanted(
+    found: &[Found],
+    rows: &HashMap<Uuid, Lifecycle>,
+    now: DateTime<Utc>,
+    grace: TimeDelta,
+) -> Vec<Found> {
     let is_unwanted = |object: &&Found| {
         let row = object.process.and_then(|id| rows.get(&id));
         row == Some(&Lifecycle::Gone) && now - object.created_at > grace
@@ -230,6 +156,8 @@ mod tests {
             uid: "u".into(),
             process,
             created_at: now() - TimeDelta::seconds(age_seconds),
+            wish: None,
+            replicas: None,
         }
     }
 

@@ -184,7 +184,7 @@ pub async fn claim(
             select r.seq
               from command_ready r
              where r.cluster = $1 and r.waits_for is null and r.run_at <= now()
-               and r.kind = any($2) and r.version <= $3
+               and r.kind = any($2) and r.version <= $3 and (r.deadline is null or r.deadline > now())
                and exists (select from manager m where m.instance = $4 and m.lease_until > now())
                and not exists (select from command_lease l where l.key = r.key)
                and not exists (select from command_ready older where older.key = r.key and older.seq < r.seq)
@@ -231,20 +231,12 @@ pub async fn claim(
         .collect())
 }
 
-/// Ends a command. False: the claim was not ours any more, and nothing was written.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
-    Ok(!finish_all(pool, &[(claim.seq, claim.token, outcome)]).await?.is_empty())
-}
-
 /// Ends commands, each by its order and the token of its claim, in one statement. Answers those whose claim was still
 /// ours; of the others nothing was written.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn finish_all(pool: &PgPool, ended: &[(i64, i64, &Outcome)]) -> Result<Vec<i64>, sqlx::Error> {
+pub async fn finish(pool: &PgPool, ended: &[(i64, i64, &Outcome)]) -> Result<Vec<i64>, sqlx::Error> {
     // Postgres' text holds no NUL, and a message may repeat anything that a cluster or a function said.
     let text = |text: &str| text.replace('\0', "\u{fffd}");
     let words = |pick: fn(&Outcome) -> Option<&String>| -> Vec<Option<String>> {
@@ -295,7 +287,8 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
 }
 
 /// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
-/// then kills its process, since nobody knows how far it came, and a build fails its revision. A kill is rescued for ever.
+/// then kills its process, since nobody knows how far it came, and a build fails its revision. A change of a service leaves
+/// it as it is. A kill is rescued for ever.
 /// Answers how many were taken back.
 ///
 /// # Errors
@@ -345,7 +338,10 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
             )
             .execute(&mut *transaction)
             .await?;
-        } else if let Some(revision) = command.revision_id {
+        } else if let Some(revision) = command
+            .revision_id
+            .filter(|_| command.kind == CommandKind::DeclareFunction.as_str())
+        {
             let why = reason::RESCUED_TOO_OFTEN;
             sqlx::query!(
                 "select fail_revision($1, $2, $3, $4, null)",
@@ -360,6 +356,22 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
     }
     transaction.commit().await?;
     Ok(rescued)
+}
+
+/// Fails commands, of any cluster, that nobody has begun by their deadline. Answers them and the processes that end with them.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn expire(pool: &PgPool) -> Result<Vec<Uuid>, sqlx::Error> {
+    let why = reason::COMMAND_DEADLINE_EXCEEDED;
+    sqlx::query_scalar!(
+        r#"select expired as "expired!" from expire_commands($1, $2, $3) as expired"#,
+        why.id,
+        "nobody had begun it by the deadline that it was given",
+        why.remedy
+    )
+    .fetch_all(pool)
+    .await
 }
 
 /// Takes over the watch of a cluster when nobody alive holds it. Answers the fencing token then.

@@ -1,15 +1,15 @@
-//! Request -> rows. What a 202 promises is written by the database in the same transaction (migrations/0007_accept.sql).
+//! Request -> rows. What a 202 promises is written by the database in the same transaction (`accept_command` of the migrations).
 
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::command::{CommandKind, Request, VERSION};
+use crate::command::{CommandKind, MAX_DEADLINE_SECONDS, MAX_REPLICAS, Request, VERSION};
 use crate::error::Invalid;
 use crate::function::{Source, validate_name};
 
 /// Who asks, and under which conditions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Asker {
     /// Name of the token, or of the program that enqueues.
     pub name: String,
@@ -17,6 +17,8 @@ pub struct Asker {
     pub idempotency: Option<Idempotency>,
     /// W3C trace context.
     pub trace_parent: Option<String>,
+    /// Seconds after which the command fails unless a manager has begun it.
+    pub deadline_seconds: Option<i32>,
 }
 
 /// A key under which a request is carried out once.
@@ -91,6 +93,7 @@ impl From<sqlx::Error> for EnqueueError {
 /// [`EnqueueError`]; nothing is stored then.
 pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<Accepted, EnqueueError> {
     validate(request).map_err(EnqueueError::Invalid)?;
+    validate_deadline(request, asker.deadline_seconds).map_err(|invalid| EnqueueError::Invalid(vec![invalid]))?;
     if let Some(accepted) = replay(pool, asker).await? {
         return Ok(accepted);
     }
@@ -132,7 +135,30 @@ fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
             )]),
             _ => Ok(()),
         },
-        Request::DeleteFunction { .. } | Request::CancelCommand { .. } => Ok(()),
+        Request::ScaleProcess { replicas, .. } if !(0..=MAX_REPLICAS).contains(replicas) => Err(vec![Invalid::new(
+            "replicas",
+            format!("{replicas} is out of range"),
+            format!("choose 0 to {MAX_REPLICAS}"),
+        )]),
+        Request::DeleteFunction { .. }
+        | Request::RestartProcess { .. }
+        | Request::UpdateProcess { .. }
+        | Request::ScaleProcess { .. }
+        | Request::RequeueCommand { .. }
+        | Request::CancelCommand { .. } => Ok(()),
+    }
+}
+
+fn validate_deadline(request: &Request, seconds: Option<i32>) -> Result<(), Invalid> {
+    let refused = |problem: String, remedy: &str| Err(Invalid::new("deadline_seconds", problem, remedy));
+    match seconds {
+        Some(_) if !request.may_have_a_deadline() => {
+            refused("this has none: what it asks for holds at once".into(), "leave it out")
+        }
+        Some(seconds) if !(1..=MAX_DEADLINE_SECONDS).contains(&seconds) => {
+            refused(format!("{seconds} is out of range"), "choose 1 to 604800 seconds")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -215,10 +241,28 @@ impl<'a> Row<'a> {
                 payload: json!({ "kind": spec.kind, "revision": revision, "spec": spec }),
                 ..blank(CommandKind::StartProcess)
             },
+            Request::RestartProcess { process } => Row {
+                process_id: Some(*process),
+                ..blank(CommandKind::RestartProcess)
+            },
+            Request::UpdateProcess { process, revision } => Row {
+                process_id: Some(*process),
+                payload: json!({ "revision": revision }),
+                ..blank(CommandKind::UpdateProcess)
+            },
+            Request::ScaleProcess { process, replicas } => Row {
+                process_id: Some(*process),
+                payload: json!({ "replicas": replicas }),
+                ..blank(CommandKind::ScaleProcess)
+            },
             Request::KillProcess { process, options } => Row {
                 process_id: Some(*process),
                 payload: json!(options),
                 ..blank(CommandKind::KillProcess)
+            },
+            Request::RequeueCommand { command } => Row {
+                target_command: Some(*command),
+                ..blank(CommandKind::RequeueCommand)
             },
             Request::CancelCommand { command } => Row {
                 target_command: Some(*command),
@@ -232,8 +276,8 @@ async fn insert(connection: &mut PgConnection, row: &Row<'_>, asker: &Asker) -> 
     let idempotency = asker.idempotency.as_ref();
     sqlx::query!(
         "insert into command (id, cluster, kind, version, function_name, revision_id, process_id, target_command, payload,
-                              requested_by, idempotency_key, request_hash, trace_parent)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                              requested_by, idempotency_key, request_hash, trace_parent, deadline_seconds)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         row.id,
         row.cluster,
         row.kind.as_str(),
@@ -247,6 +291,7 @@ async fn insert(connection: &mut PgConnection, row: &Row<'_>, asker: &Asker) -> 
         idempotency.map(|idempotency| idempotency.key.as_str()),
         idempotency.map(|idempotency| idempotency.request_hash.as_slice()),
         asker.trace_parent,
+        asker.deadline_seconds,
     )
     .execute(connection)
     .await?;

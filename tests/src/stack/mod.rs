@@ -70,7 +70,12 @@ impl Stack {
 
     /// Runs `octopus-manager preflight` with further settings: whether it found no error, and what it printed.
     pub async fn preflight(&self, settings: &[(&str, &str)]) -> (bool, serde_json::Value) {
-        self.programs.preflight(settings).await
+        self.programs.ask_manager(&["preflight"], settings).await
+    }
+
+    /// Runs `octopus-manager diff` with further arguments: whether everything is as it is wanted, and what it printed.
+    pub async fn diff(&self, arguments: &[&str]) -> (bool, serde_json::Value) {
+        self.programs.ask_manager(&[&["diff"], arguments].concat(), &[]).await
     }
 
     /// A token of a role.

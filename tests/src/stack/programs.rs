@@ -143,12 +143,13 @@ impl Programs {
         }
     }
 
-    /// Runs the manager's `preflight` to its end: its exit status, and what it prints as JSON.
-    pub(super) async fn preflight(&self, settings: &[(&str, &str)]) -> (bool, serde_json::Value) {
+    /// Runs another subcommand of the manager to its end: its exit status, and what it prints as JSON.
+    pub(super) async fn ask_manager(&self, arguments: &[&str], settings: &[(&str, &str)]) -> (bool, serde_json::Value) {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        let mut command = self.command("octopus-manager", &format!("preflight-{number}"));
+        let mut command = self.command("octopus-manager", &format!("{}-{number}", arguments[0]));
         command
-            .args(["preflight", "--json"])
+            .args(arguments)
+            .arg("--json")
             .envs(self.manager.iter().cloned())
             .envs(settings.iter().copied())
             .stdout(Stdio::piped());

@@ -21,8 +21,10 @@ const FUNCTION: &str = "/app/main.py";
 
 /// What the pods of a service say about themselves, beside their labels.
 pub(super) fn annotations(process: &ProcessRow) -> Option<BTreeMap<String, String>> {
-    let route = process.entry.set_up.clone()?;
-    Some([(label::SET_UP.to_owned(), route)].into())
+    let route = process.entry.set_up.clone();
+    let set_up = route.map(|route| (label::SET_UP.to_owned(), route));
+    let all: BTreeMap<_, _> = set_up.into_iter().chain(label::restart(process)).collect();
+    Some(all).filter(|all| !all.is_empty())
 }
 
 /// Isolation by default: no root, no privilege, no token, a read-only root, sized scratch space, limits on everything.

@@ -1,7 +1,9 @@
 //! Cluster -> rows. Every write carries a fencing token; a stale one changes nothing and answers [`ReportError::Fenced`].
 
 mod build;
+mod change;
 mod cluster;
+mod drift;
 mod log;
 mod pod;
 mod process;
@@ -9,12 +11,14 @@ mod process;
 pub use build::{
     BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, layer, put_layer,
 };
+pub use change::{Change, RevisionRow, change, changed, put_off, revision, scaled};
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
+pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
 pub use log::{
     Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
     seal_stream, set_reader,
 };
-pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod, podless_services, pods_refused};
+pub use pod::{Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pod, pods_refused};
 pub use process::{
     ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open,
     pod_seen, process, rows_behind, stopping, vanished,

@@ -7,7 +7,7 @@ use super::{ReportError, Watch, transition, watched};
 use crate::command::{CommandKind, VERSION};
 use crate::pod::{KnownPod, KnownProcess, PodObservation, Step, Verdict, judge};
 use crate::process::{Lifecycle, ProcessKind, ProcessState};
-use crate::reason;
+use crate::{reason, service};
 
 /// Stores one look at a pod and what it makes of its process. False: no row of ours is behind the pod.
 ///
@@ -71,22 +71,23 @@ pub async fn live_pods(pool: &PgPool, cluster: &str) -> Result<Vec<(String, Stri
     .collect())
 }
 
-/// Services that were created and have no pod that lives.
+/// Services that were created and have no pod that lives, or wait for new ones beside those that they have.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn podless_services(pool: &PgPool, cluster: &str) -> Result<Vec<Uuid>, sqlx::Error> {
+pub async fn hindered_services(pool: &PgPool, cluster: &str) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar!(
         "select p.id from process p
-          where p.cluster = $1 and p.lifecycle = 'created' and p.kind = 'service' and p.desired = 'running'
-            and not exists (select from pod d where d.process_id = p.id and d.ended_at is null and d.gone_at is null)",
+          where p.cluster = $1 and p.lifecycle = 'created' and p.kind = 'service' and p.desired = 'running' and p.replicas > 0
+            and (p.reason in ('rolling_out', 'partly_ready')
+                 or not exists (select from pod d where d.process_id = p.id and d.ended_at is null and d.gone_at is null))",
         cluster
     )
     .fetch_all(pool)
     .await
 }
 
-/// Shows why a service has no pod. False: by now it has one, or is not to have one, or shows this already.
+/// Shows why a service has no pod, or no new one. False: by now it has one, or is not to have one, or shows this already.
 ///
 /// # Errors
 /// [`ReportError`].
@@ -96,10 +97,37 @@ pub async fn pods_refused(pool: &PgPool, watch: &Watch, process: Uuid, why: &Ver
         return Ok(false);
     };
     let pods = known_pods(&mut transaction, process).await?;
-    if known.killed || known.lifecycle != Lifecycle::Created || pods.iter().any(|pod| !pod.ended && !pod.gone) {
+    if known.killed || known.lifecycle != Lifecycle::Created {
         return Ok(false);
     }
-    let changed = transition(&mut transaction, process, known.lifecycle, why, None, None, None, None).await?;
+    let shown = match judge(&known, &pods) {
+        _ if pods.iter().all(|pod| pod.ended || pod.gone) => why.clone(),
+        // It answers meanwhile.
+        Step::Show(_, seen) if matches!(seen.reason, Some(reason::ROLLING_OUT | reason::PARTLY_READY)) => Verdict {
+            message: why
+                .reason
+                .zip(why.message.as_deref())
+                .map(|(id, words)| format!("{}: {words}", id.id)),
+            reason: Some(if seen.reason == Some(reason::ROLLING_OUT) {
+                reason::ROLLOUT_HINDERED
+            } else {
+                reason::PARTLY_READY
+            }),
+            ..seen
+        },
+        _ => return Ok(false),
+    };
+    let changed = transition(
+        &mut transaction,
+        process,
+        known.lifecycle,
+        &shown,
+        None,
+        None,
+        None,
+        None,
+    )
+    .await?;
     transaction.commit().await?;
     Ok(changed)
 }
@@ -137,13 +165,13 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pod: &PodObservati
     let containers = serde_json::to_value(&pod.containers).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
         "insert into pod (uid, process_id, attempt, name, node, phase, state, reason, message, exit_code, restart_count,
-                          containers, resource_version, observation, created_at, ended_at, gone_at)
+                          containers, resource_version, observation, created_at, ended_at, gone_at, wish)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-                 case when $16 then now() end, case when $17 then now() end)
+                 case when $16 then now() end, case when $17 then now() end, $18)
          on conflict (uid) do update
             set node = excluded.node, phase = excluded.phase, state = excluded.state, reason = excluded.reason,
                 message = excluded.message, exit_code = coalesce(excluded.exit_code, pod.exit_code),
-                restart_count = excluded.restart_count, containers = excluded.containers,
+                restart_count = excluded.restart_count, containers = excluded.containers, wish = excluded.wish,
                 resource_version = excluded.resource_version, observation = pod.observation + 1,
                 ended_at = coalesce(pod.ended_at, excluded.ended_at), gone_at = coalesce(pod.gone_at, excluded.gone_at)",
         pod.uid,
@@ -162,7 +190,8 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pod: &PodObservati
         watch.token,
         pod.created_at,
         pod.ended,
-        pod.gone
+        pod.gone,
+        pod.wish
     )
     .execute(connection)
     .await?;
@@ -171,9 +200,9 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pod: &PodObservati
 
 async fn known_process(connection: &mut PgConnection, id: Uuid) -> Result<Option<KnownProcess>, sqlx::Error> {
     let row = sqlx::query!(
-        r#"select kind, desired = 'killed' as "killed!", lifecycle as "lifecycle: Lifecycle", state as "state: ProcessState",
-                  attempt, coalesce((spec ->> 'retries')::integer, 0) as "retries!"
-             from process where id = $1 for update"#,
+        r#"select p.kind, p.desired = 'killed' as "killed!", p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
+                  p.attempt, coalesce((p.spec ->> 'retries')::integer, 0) as "retries!", p.replicas, p.restarted_at, r.number
+             from process p join revision r on r.id = p.revision_id where p.id = $1 for update of p"#,
         id
     )
     .fetch_optional(&mut *connection)
@@ -194,6 +223,8 @@ async fn known_process(connection: &mut PgConnection, id: Uuid) -> Result<Option
         killed: row.killed,
         lifecycle: row.lifecycle,
         state: row.state,
+        wish: service::wish(row.number, row.restarted_at),
+        replicas: row.replicas,
         attempt: row.attempt,
         retries: row.retries,
         logs_sealed: !open,
@@ -203,7 +234,7 @@ async fn known_process(connection: &mut PgConnection, id: Uuid) -> Result<Option
 async fn known_pods(connection: &mut PgConnection, process: Uuid) -> Result<Vec<KnownPod>, sqlx::Error> {
     let rows = sqlx::query!(
         // Old kubelets never report the end of a container that a deadline ended; its sealed log does.
-        r#"select attempt, state as "state: ProcessState", reason, message, exit_code, gone_at is not null as "gone!", created_at,
+        r#"select attempt, wish, state as "state: ProcessState", reason, message, exit_code, gone_at is not null as "gone!", created_at,
                   (ended_at is not null or phase in ('Failed', 'Succeeded')
                       and exists (select from log_stream s where s.pod_uid = pod.uid)
                       and not exists (select from log_stream s where s.pod_uid = pod.uid and s.seal is null)) as "ended!"
@@ -216,6 +247,7 @@ async fn known_pods(connection: &mut PgConnection, process: Uuid) -> Result<Vec<
         .into_iter()
         .map(|row| KnownPod {
             attempt: row.attempt,
+            wish: row.wish,
             verdict: Verdict {
                 state: row.state,
                 reason: reason::ALL
@@ -242,6 +274,18 @@ pub(super) async fn settle_process(
         Some(known) => settle(connection, watch, process, known, None).await,
         None => Ok(()),
     }
+}
+
+/// Lets a service show what its pods say to a new wish; called under the lock of its row.
+pub(super) async fn settle_service(connection: &mut PgConnection, process: Uuid) -> Result<(), sqlx::Error> {
+    let Some(known) = known_process(connection, process).await? else {
+        return Ok(());
+    };
+    let pods = known_pods(connection, process).await?;
+    if let Step::Show(lifecycle, verdict) = judge(&known, &pods) {
+        transition(connection, process, lifecycle, &verdict, None, None, None, None).await?;
+    }
+    Ok(())
 }
 
 async fn settle(

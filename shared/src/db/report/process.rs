@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use crate::db::claim::Claim;
 use crate::function::{Entry, FunctionSpec};
 use crate::pod::Verdict;
 use crate::process::{Lifecycle, ProcessSpec, ProcessState};
-use crate::reason;
+use crate::{reason, service};
 
 /// Everything that a command needs to know of a process.
 #[derive(Clone, Debug)]
@@ -47,6 +48,17 @@ pub struct ProcessRow {
     pub attempt: i32,
     /// Repository and digest of the image, once built.
     pub image: Option<(String, String)>,
+    /// Pods of a service that are wanted.
+    pub replicas: i32,
+    /// The newest restart that was asked for.
+    pub restarted_at: Option<DateTime<Utc>>,
+}
+
+impl ProcessRow {
+    /// What is wanted of it, but for the number of its pods.
+    pub fn wish(&self) -> String {
+        service::wish(self.revision, self.restarted_at)
+    }
 }
 
 /// One process.
@@ -58,7 +70,7 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error>
         r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, r.entry, r.config -> 'device_map' as device_map,
                   p.spec, p.desired = 'killed' as "killed!",
                   p.kill_grace_seconds, p.kill_force, p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
-                  p.attempt, i.repository as "repository?", i.digest as "digest?"
+                  p.attempt, p.replicas, p.restarted_at, i.repository as "repository?", i.digest as "digest?"
              from process p join revision r on r.id = p.revision_id left join image i on i.input_hash = r.image
             where p.id = $1"#,
         id
@@ -87,6 +99,8 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error>
         state: row.state,
         attempt: row.attempt,
         image: row.repository.zip(row.digest),
+        replicas: row.replicas,
+        restarted_at: row.restarted_at,
     })
 }
 
@@ -211,8 +225,8 @@ pub async fn stopping(pool: &PgPool, claim: &Claim, process: Uuid) -> Result<(),
     Ok(transaction.commit().await?)
 }
 
-/// Records that nothing of a process is left. It keeps the end that was seen; otherwise it shows `verdict`. A start that
-/// still waits is cancelled with it.
+/// Records that nothing of a process is left. It keeps the end that was seen; otherwise it shows `verdict`. A start or a
+/// change that still waits is cancelled with it.
 ///
 /// # Errors
 /// [`ReportError`].
@@ -261,7 +275,9 @@ pub async fn gone(pool: &PgPool, claim: &Claim, process: Uuid, verdict: &Verdict
     }
     sqlx::query!(
         "with waiting as (delete from command_ready where key = $1 returning seq)
-         update command c set state = 'cancelled', reason = 'killed_before_creation', finished_at = now()
+         update command c set state = 'cancelled', finished_at = now(), message = null, remedy = null,
+                              reason = case when c.kind in ('start_process', 'retry_process') then 'killed_before_creation'
+                                            else 'kill_requested' end
            from waiting where c.seq = waiting.seq and c.state = 'waiting'",
         format!("process:{process}")
     )

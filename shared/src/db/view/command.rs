@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -36,6 +37,9 @@ pub struct CommandView {
     pub requested_by: String,
     /// When it was stored.
     pub created_at: DateTime<Utc>,
+    /// When it fails unless somebody has begun it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
@@ -48,9 +52,17 @@ pub struct CommandView {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// How it failed before it was put back into the queue: `{reason, message, remedy, at, requeued_by}`, the newest last.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
+    pub failures: Value,
     /// What it waits for, while it has not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<WaitingFor>,
+}
+
+fn is_empty(list: &Value) -> bool {
+    list.as_array().is_none_or(Vec::is_empty)
 }
 
 impl CommandView {
@@ -70,7 +82,8 @@ pub async fn command(pool: &PgPool, id: Uuid) -> Result<Option<CommandView>, sql
         r#"select c.id as "id!", c.kind as "kind!",
                   case when l.seq is null or c.state <> 'waiting' then c.state else 'running' end as "state!",
                   c.cluster as "cluster!", c.function_name, v.number as "revision?", c.process_id, c.target_command,
-                  c.requested_by as "requested_by!", c.created_at as "created_at!", c.finished_at, c.reason, c.message, c.remedy
+                  c.requested_by as "requested_by!", c.created_at as "created_at!", c.finished_at, c.reason, c.message, c.remedy,
+                  c.created_at + make_interval(secs => c.deadline_seconds) as deadline, c.failures as "failures!"
              from command c left join command_lease l on l.seq = c.seq left join revision v on v.id = c.revision_id
             where c.id = $1"#,
         id
@@ -98,6 +111,8 @@ pub async fn command(pool: &PgPool, id: Uuid) -> Result<Option<CommandView>, sql
         reason: row.reason,
         message: row.message,
         remedy: row.remedy,
+        deadline: row.deadline,
+        failures: row.failures,
         waiting_for,
     }))
 }

@@ -28,6 +28,10 @@ pub struct ProcessSummary {
     pub kind: ProcessKind,
     /// What is wanted: `running` or `killed`.
     pub desired: String,
+    /// Pods of a service that are wanted.
+    pub replicas: i32,
+    /// When its newest restart was asked for.
+    pub restarted_at: Option<DateTime<Utc>>,
     /// How far it has come. Moves only forward.
     pub lifecycle: Lifecycle,
     /// What is seen of it now.
@@ -107,6 +111,8 @@ macro_rules! rows {
                 cluster: row.cluster,
                 kind: row.kind,
                 desired: row.desired,
+                replicas: row.replicas,
+                restarted_at: row.restarted_at,
                 lifecycle: row.lifecycle,
                 state: row.state,
                 reason: row.reason,
@@ -140,7 +146,7 @@ pub async fn processes(
                   p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
                   p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
                   p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.gone_at,
+                  p.exit_code, p.endpoint, p.gone_at, p.replicas as "replicas!", p.restarted_at,
                   c.id as "pending?", c.created_at as "pending_since?"
              from process p
              join revision v on v.id = p.revision_id
@@ -174,7 +180,7 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sql
                   p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
                   p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
                   p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.gone_at,
+                  p.exit_code, p.endpoint, p.gone_at, p.replicas as "replicas!", p.restarted_at,
                   p.spec as "spec!", p.last_event as "last_event!", c.id as "pending?", c.created_at as "pending_since?"
              from process p
              join revision v on v.id = p.revision_id

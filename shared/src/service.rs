@@ -1,0 +1,203 @@
+//! What the pods of a service say about it, while they are few, many, or being replaced. Pure.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::pod::{KnownPod, Verdict};
+use crate::process::ProcessState;
+use crate::reason;
+
+/// What is wanted of a process, but for how many pods it has: the number of its revision and its newest restart. Objects and
+/// pods carry it, which tells those of an earlier wish from new ones, whatever a newer release makes of the same wish.
+pub fn wish(revision: i32, restarted_at: Option<DateTime<Utc>>) -> String {
+    match restarted_at {
+        Some(at) => format!("{revision}/{}", at.to_rfc3339_opts(SecondsFormat::Micros, true)),
+        None => revision.to_string(),
+    }
+}
+
+/// What a service shows. It is ready as long as anything of it answers, and says when that is not all that is wanted.
+pub(crate) fn verdict(replicas: i32, wanted: &str, pods: &[KnownPod]) -> Verdict {
+    let live: Vec<&KnownPod> = pods.iter().filter(|pod| !pod.gone && !pod.ended).collect();
+    let is_new = |pod: &&&KnownPod| pod.wish.as_deref().is_none_or(|wish| wish == wanted);
+    let is_ready = |pod: &&&KnownPod| pod.verdict.state == ProcessState::Ready;
+    let Some(newest) = newest(live.iter().copied()) else {
+        return if replicas == 0 {
+            Verdict::because(ProcessState::Pending, reason::SCALED_TO_ZERO, "no pod of it is wanted")
+        } else {
+            Verdict::plain(ProcessState::Starting)
+        };
+    };
+    let new = live.iter().filter(is_new).count();
+    let new_ready = live.iter().filter(is_new).filter(is_ready).count();
+    let Some(ready) = self::newest(live.iter().filter(is_ready).copied()) else {
+        return newest.verdict.clone();
+    };
+    // Of the pods that are to come, the first that says what it waits for.
+    let hindered = live
+        .iter()
+        .filter(is_new)
+        .filter(|pod| !is_ready(pod))
+        .find_map(|pod| Some((pod.verdict.reason?, pod.verdict.message.clone().unwrap_or_default())));
+    let because = |why, words: String| Verdict::because(ProcessState::Ready, why, words);
+    if new < live.len() || new == 0 {
+        return match hindered {
+            Some((why, message)) => because(reason::ROLLOUT_HINDERED, format!("{}: {message}", why.id)),
+            None => because(
+                reason::ROLLING_OUT,
+                "new pods take the place of the earlier ones".into(),
+            ),
+        };
+    }
+    if i32::try_from(new_ready).unwrap_or(i32::MAX) < replicas {
+        let why = hindered.map_or_else(String::new, |(why, message)| format!(": {}: {message}", why.id));
+        return because(
+            reason::PARTLY_READY,
+            format!("fewer than the {replicas} pods that are wanted are ready{why}"),
+        );
+    }
+    ready.verdict.clone()
+}
+
+fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> {
+    pods.max_by_key(|pod| pod.created_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(wish: &str, state: ProcessState) -> KnownPod {
+        KnownPod {
+            attempt: 1,
+            wish: Some(wish.into()),
+            verdict: Verdict::plain(state),
+            ended: false,
+            gone: false,
+            created_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_wish_is_its_revision_and_its_restart() {
+        let at = DateTime::from_timestamp_micros(1_800_000_000_123_456);
+        assert_eq!(wish(3, None), "3");
+        assert_eq!(wish(3, at), "3/2027-01-15T08:00:00.123456Z");
+    }
+
+    #[test]
+    fn pods_of_two_wishes_are_a_rollout() {
+        use ProcessState::{Failing, Pending, Ready, Running, Starting};
+        let gone = KnownPod {
+            gone: true,
+            ..pod("1", Ready)
+        };
+        let of_an_earlier_release = KnownPod {
+            wish: None,
+            ..pod("", Ready)
+        };
+        let crashing = KnownPod {
+            verdict: Verdict::because(Failing, reason::CRASH_LOOP, "exit code 3"),
+            ..pod("2", Failing)
+        };
+        let waiting = KnownPod {
+            verdict: Verdict::because(Starting, reason::UNSCHEDULABLE, "no room"),
+            ..pod("2", Starting)
+        };
+        for (name, replicas, pods, state, why) in [
+            ("all as wanted", 1, vec![pod("2", Ready)], Ready, None),
+            (
+                "seen by an earlier release",
+                1,
+                vec![of_an_earlier_release],
+                Ready,
+                None,
+            ),
+            ("nothing yet", 1, vec![gone.clone()], Starting, None),
+            (
+                "nothing is wanted",
+                0,
+                vec![gone.clone()],
+                Pending,
+                Some(reason::SCALED_TO_ZERO),
+            ),
+            ("the last one still ends", 0, vec![pod("2", Running)], Running, None),
+            (
+                "the new pod is not there yet",
+                1,
+                vec![pod("1", Ready)],
+                Ready,
+                Some(reason::ROLLING_OUT),
+            ),
+            (
+                "the new pod starts",
+                1,
+                vec![pod("1", Ready), pod("2", Starting)],
+                Ready,
+                Some(reason::ROLLING_OUT),
+            ),
+            (
+                "the new pod crashes",
+                1,
+                vec![pod("1", Ready), crashing.clone()],
+                Ready,
+                Some(reason::ROLLOUT_HINDERED),
+            ),
+            (
+                "the new pod finds no node",
+                1,
+                vec![pod("1", Ready), waiting.clone()],
+                Ready,
+                Some(reason::ROLLOUT_HINDERED),
+            ),
+            (
+                "the old pod is still there",
+                1,
+                vec![pod("1", Ready), pod("2", Ready)],
+                Ready,
+                Some(reason::ROLLING_OUT),
+            ),
+            (
+                "nothing answers and the new pod crashes",
+                1,
+                vec![crashing],
+                Failing,
+                Some(reason::CRASH_LOOP),
+            ),
+            (
+                "one of two",
+                2,
+                vec![pod("2", Ready), waiting],
+                Ready,
+                Some(reason::PARTLY_READY),
+            ),
+            (
+                "one of two, the other is not made yet",
+                2,
+                vec![pod("2", Ready)],
+                Ready,
+                Some(reason::PARTLY_READY),
+            ),
+            ("two of two", 2, vec![pod("2", Ready), pod("2", Ready)], Ready, None),
+            (
+                "more than are wanted: they end",
+                1,
+                vec![pod("2", Ready), pod("2", Ready), gone],
+                Ready,
+                None,
+            ),
+        ] {
+            let seen = verdict(replicas, "2", &pods);
+            assert_eq!((seen.state, seen.reason), (state, why), "{name}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn what_hinders_a_rollout_is_named() {
+        let crashing = KnownPod {
+            verdict: Verdict::because(ProcessState::Failing, reason::CRASH_LOOP, "exit code 3"),
+            ..pod("2", ProcessState::Failing)
+        };
+        let seen = verdict(1, "2", &[pod("1", ProcessState::Ready), crashing]);
+        assert_eq!(seen.message.as_deref(), Some("crash_loop: exit code 3"));
+    }
+}
