@@ -12,10 +12,12 @@ export OCTOPUS_SOAK=1
 say "properties, ${PROPTEST_CASES:=20000} cases each"
 export PROPTEST_CASES
 cargo test --locked --workspace --lib
+say "the queue beside its model"
+cargo test --locked -p octopus-tests --test it queue_
 say "every route by its document"
 cargo test --locked -p octopus-tests --test it api_fuzz
 SECONDS=0
-cargo build --quiet --locked --workspace --bins
+cargo build --quiet --locked --workspace --bins --features octopus-manager/failpoints
 for ((round = 1; SECONDS < minutes * 60; round++)); do
   say "round $round, minute $((SECONDS / 60)) of $minutes"
   "$root/scripts/clean.sh" tests

@@ -10,6 +10,6 @@ trap '"$root/scripts/clean.sh" tests' EXIT
 # The same cases every time: a failure is of the change that was made. `make soak` looks for new ones.
 export PROPTEST_RNG_SEED=1
 say "compiling the binaries and the tests, 5-10 minutes the first time"
-# The end-to-end tests run the programs, not the crates.
-cargo build --quiet --locked --workspace --bins
-cargo test --locked --workspace "$@"
+# The end-to-end tests run the programs, not the crates. Failpoints let the manager die where a test wants it to.
+cargo build --quiet --locked --workspace --bins --features octopus-manager/failpoints
+cargo test --locked --workspace --features octopus-manager/failpoints "$@"

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod context;
 pub mod diff;
+mod failpoint;
 mod finish;
 mod http;
 pub mod image;

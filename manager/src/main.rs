@@ -12,5 +12,8 @@ async fn main() -> ExitCode {
         eprintln!("another TLS provider is already installed");
         return ExitCode::FAILURE;
     }
+    // Reads FAILPOINTS, and holds to the end.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     cli.perform().await
 }

@@ -150,17 +150,15 @@ async fn store(context: &Context, finisher: &Finisher, claim: &Claim, ending: &c
 async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
     loop {
         match claim::rescue(&context.pool, &context.config.cluster).await {
-            Ok(0) => {}
-            Ok(rescued) => {
-                tracing::warn!(rescued, "took back commands of a manager whose lease has ended");
-                metrics::counter!("octopus_commands_rescued_total").increment(rescued);
-                wake.notify_one();
+            Ok(found) => {
+                found.expired.into_iter().for_each(|id| context.changes.announce(id));
+                if found.rescued > 0 {
+                    tracing::warn!(found.rescued, "took back commands of a manager whose lease has ended");
+                    metrics::counter!("octopus_commands_rescued_total").increment(found.rescued);
+                    wake.notify_one();
+                }
             }
             Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
-        }
-        match claim::expire(&context.pool).await {
-            Ok(expired) => expired.into_iter().for_each(|id| context.changes.announce(id)),
-            Err(error) => tracing::warn!(error = %error, "looking for commands that are too late failed"),
         }
         sleep(jittered(every)).await;
     }

@@ -138,7 +138,7 @@ pub enum Lifecycle {
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum ProcessState {
-    /// Waits for a manager, or for its image.
+    /// Waits for a manager, or for its image; or no pod of the service is wanted.
     Pending,
     /// Its objects exist, its container does not run yet.
     Starting,

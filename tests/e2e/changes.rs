@@ -24,7 +24,7 @@ async fn change(stack: &Stack, process: Uuid, what: &str, body: Value) {
 }
 
 /// Waits until exactly what is wanted is there and answers.
-async fn settled(stack: &Stack, process: Uuid, pods: usize) -> Value {
+pub(crate) async fn settled(stack: &Stack, process: Uuid, pods: usize) -> Value {
     until(&format!("{pods} ready pods and no other"), 180, async || {
         let shown = stack.client.process(process).await;
         let settled = shown["state"] == "ready" && !is_partial(&shown);

@@ -6,6 +6,7 @@ mod build;
 mod changes;
 mod contained;
 mod crash;
+mod crash_matrix;
 mod functions;
 mod kill;
 mod lifecycle;

@@ -267,7 +267,7 @@ impl<'a> Model<'a> {
             };
         }
         let rescued = claim::rescue(&self.database.manager, &self.cluster).await.unwrap();
-        assert_eq!(rescued, expected, "what is taken back");
+        assert_eq!(rescued.rescued, expected, "what is taken back");
     }
 
     async fn ask(&self, request: &Request) -> Result<Uuid, EnqueueError> {

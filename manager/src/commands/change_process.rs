@@ -16,6 +16,7 @@ use super::{Ending, Obstacle, subject};
 use crate::cluster::object::change::{replaced, replaced_service, scaled};
 use crate::cluster::{Cluster, ClusterError, Deletion, expose, label, object};
 use crate::context::Context;
+use crate::failpoint::failpoint;
 
 /// What is to be done, decided from the rows alone.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,9 +98,11 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         Action::Refuse(why, words) => return Ok(Ending::failed(why, words)),
         Action::Change(change, why, words) => (change, why, words),
     };
+    failpoint!("change-claimed");
     if !report::change(&context.pool, claim, id, &change, (why, &words)).await? {
         return Ok(cancelled);
     }
+    failpoint!("change-stored");
     context.announce(claim);
     // What is wanted by now, with whatever earlier changes of this service made of it.
     let process = report::process(&context.pool, id).await?;
@@ -172,6 +175,7 @@ async fn make_so(context: &Context, claim: &Claim, process: &ProcessRow) -> Resu
         };
         return Ok(match cluster.replace(name, id, fence, change).await? {
             Some(_) => {
+                failpoint!("scale-put");
                 report::scaled(pool, claim, id).await?;
                 Made::All
             }
@@ -185,6 +189,7 @@ async fn make_so(context: &Context, claim: &Claim, process: &ProcessRow) -> Resu
     // What the new pods may reach is open before the first of them.
     if let Some(policy) = &policy {
         put(cluster, name, id, fence, policy, replaced::<NetworkPolicy>).await?;
+        failpoint!("change-policy");
         manifest.push(json!(policy));
     }
     if report::is_killed(pool, id).await? {
@@ -194,7 +199,9 @@ async fn make_so(context: &Context, claim: &Claim, process: &ProcessRow) -> Resu
     if cluster.replace(name, id, fence, change).await?.is_none() {
         return Ok(Made::Missing);
     }
+    failpoint!("change-deployment");
     let reached = put(cluster, name, id, fence, &service, replaced_service).await?;
+    failpoint!("change-service");
     manifest.extend([json!(service), json!(deployment)]);
     match &ingress {
         Some(ingress) => {
@@ -212,7 +219,9 @@ async fn make_so(context: &Context, claim: &Claim, process: &ProcessRow) -> Resu
         cluster.remove_policies(id).await?;
     }
     let endpoint = expose::endpoint(&around.reach, process, &cluster.namespace, &reached);
+    failpoint!("change-made");
     report::changed(pool, claim, id, &manifest.into(), &endpoint).await?;
+    failpoint!("change-reported");
     Ok(Made::All)
 }
 

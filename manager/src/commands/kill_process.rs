@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::{Ending, Obstacle, subject};
 use crate::cluster::{Cluster, ClusterError, Controllers, Deletion, label, policy, state};
 use crate::context::Context;
+use crate::failpoint::failpoint;
 
 /// Between two looks at the cluster.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
@@ -107,14 +108,19 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
                 context.cluster.remove_policies(id).await?;
             }
             let verdict = last_verdict(&process, end_seen);
+            failpoint!("kill-empty");
             report::gone(&context.pool, claim, id, &verdict).await?;
+            failpoint!("kill-gone");
             return Ok(Ending::SUCCEEDED);
         }
         if process.lifecycle < Lifecycle::Stopping {
+            failpoint!("kill-claimed");
             report::stopping(&context.pool, claim, id).await?;
+            failpoint!("kill-stopping");
             context.announce(claim);
         }
         take_away(&context.cluster, &controllers).await?;
+        failpoint!("kill-taken-away");
         // Only once nothing would replace them.
         if controllers.is_empty() {
             for pod in &pods {
@@ -156,6 +162,7 @@ async fn take_away(cluster: &Cluster, controllers: &Controllers) -> Result<(), C
             .remove::<Deployment>(&deployment.metadata, Deletion::Orphaning)
             .await?;
     }
+    failpoint!("kill-deployment");
     // A Deployment that still exists would make a deleted ReplicaSet again.
     if controllers.deployments.is_empty() {
         for replica_set in &controllers.replica_sets {
@@ -186,11 +193,15 @@ async fn end(context: &Context, process: &ProcessRow, pod: &Pod) -> Result<bool,
         Action::Wait => Ok(true),
         Action::LowerDeadline => match context.cluster.lower_deadline(pod, Utc::now()).await {
             // It changed since it was read: the next look decides again.
-            Ok(()) | Err(ClusterError::Refused { code: 409, .. }) => Ok(true),
+            Ok(()) | Err(ClusterError::Refused { code: 409, .. }) => {
+                failpoint!("kill-lowered");
+                Ok(true)
+            }
             Err(error) => Err(error.into()),
         },
         Action::Delete(deletion) => {
             context.cluster.delete::<Pod>(name, uid, deletion).await?;
+            failpoint!("kill-deleted");
             // From 1.22 on a kubelet confirms a deletion with a grace only once the containers have ended.
             let confirmed = match deletion {
                 Deletion::Within(0) => false,

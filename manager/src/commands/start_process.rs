@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Ending, Obstacle, subject};
 use crate::cluster::{ClusterError, Deletion, expose, label, object};
 use crate::context::Context;
+use crate::failpoint::failpoint;
 
 /// What is to be done about a process, decided from its row alone.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,11 +68,14 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         let message = format!("functions are not exposed so here: the manager has no {setting}");
         return fail(context, claim, &process, reason::EXPOSE_NOT_OFFERED, message).await;
     }
+    failpoint!("start-claimed");
     let waited = (Utc::now() - claim.created_at).to_std().unwrap_or_default();
     metrics::histogram!("octopus_create_request_wait_seconds").record(waited);
     match create(context, &process, &image, exists).await {
         Ok(made) => {
+            failpoint!("start-created");
             report::created(&context.pool, claim, id, &made.manifest, made.endpoint.as_deref()).await?;
+            failpoint!("start-reported");
             Ok(Ending::SUCCEEDED)
         }
         Err(Obstacle::Cluster(ClusterError::Refused { code: 403, message })) if message.contains("exceeded quota") => {
@@ -122,6 +126,7 @@ async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bo
     let policy = object::policy(around, process).map_err(unwritable)?;
     if let Some(policy) = policy.as_ref().filter(|_| !exists) {
         cluster.create(policy).await?;
+        failpoint!("start-policy");
     }
     let mut manifest: Vec<Value> = policy.iter().map(|policy| json!(policy)).collect();
     let endpoint = match process.spec.kind {
@@ -129,6 +134,7 @@ async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bo
             let pod = object::task(around, process, image).map_err(unwritable)?;
             if !exists {
                 cluster.create(&pod).await?;
+                failpoint!("start-pod");
             }
             manifest.push(json!(pod));
             None
@@ -136,6 +142,7 @@ async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bo
         ProcessKind::Service => {
             let (service, deployment) = object::service(around, process, image).map_err(unwritable)?;
             let created = cluster.create(&service).await?;
+            failpoint!("start-service");
             cluster.create(&deployment).await?;
             manifest.extend([json!(service), json!(deployment)]);
             if let Some(ingress) = object::ingress(around, process).map_err(unwritable)? {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::command::{CommandKind, VERSION};
@@ -289,11 +289,11 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
 /// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
 /// then kills its process, since nobody knows how far it came, and a build fails its revision. A change of a service leaves
 /// it as it is. A kill is rescued for ever.
-/// Answers how many were taken back.
+/// What nobody has begun by its deadline fails in the same transaction.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
+pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<Rescued, sqlx::Error> {
     let mut transaction = pool.begin().await?;
     let rescued = sqlx::query!(
         "with lost as (
@@ -354,15 +354,25 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<u64, sqlx::Error> {
             .await?;
         }
     }
+    let expired = expire(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(rescued)
+    Ok(Rescued { rescued, expired })
+}
+
+/// What a look for lost and late commands found.
+#[derive(Clone, Debug, Default)]
+pub struct Rescued {
+    /// How many were taken back from managers that died.
+    pub rescued: u64,
+    /// Commands that failed because nobody had begun them, and the processes that ended with them.
+    pub expired: Vec<Uuid>,
 }
 
 /// Fails commands, of any cluster, that nobody has begun by their deadline. Answers them and the processes that end with them.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn expire(pool: &PgPool) -> Result<Vec<Uuid>, sqlx::Error> {
+pub async fn expire(executor: impl PgExecutor<'_>) -> Result<Vec<Uuid>, sqlx::Error> {
     let why = reason::COMMAND_DEADLINE_EXCEEDED;
     sqlx::query_scalar!(
         r#"select expired as "expired!" from expire_commands($1, $2, $3) as expired"#,
@@ -370,7 +380,7 @@ pub async fn expire(pool: &PgPool) -> Result<Vec<Uuid>, sqlx::Error> {
         "nobody had begun it by the deadline that it was given",
         why.remedy
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await
 }
 

@@ -1,9 +1,11 @@
 //! The real programs as child processes. Each logs into a file of its own.
 
 use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
@@ -31,6 +33,12 @@ impl Program {
     /// SIGKILL: it does nothing more.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it was running");
+    }
+
+    /// Whether it ends by itself within a minute and a half, by SIGABRT.
+    pub async fn aborts(mut self) -> bool {
+        let ended = tokio::time::timeout(Duration::from_secs(90), self.child.wait()).await;
+        ended.is_ok_and(|status| status.is_ok_and(|status| status.signal() == Some(6)))
     }
 
     /// SIGTERM, and waits for its end.
