@@ -5,6 +5,7 @@
 mod build;
 mod contained;
 mod crash;
+mod flood;
 mod functions;
 mod kill;
 mod lifecycle;
