@@ -12,6 +12,7 @@ mod api_fuzz;
 mod api_idempotency;
 mod api_input;
 mod api_logs;
+mod api_logs_filter;
 mod api_migrations;
 mod api_openapi;
 mod api_process;

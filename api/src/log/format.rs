@@ -9,11 +9,24 @@ use futures::{Stream, StreamExt, stream};
 use octopus_shared::log::Cursor;
 use serde::Serialize;
 
-use super::line::{Item, contents, described};
+use super::line::{Entry, Item};
 use crate::error::{Kind, Problem};
 
 /// The place after the last line of an answer.
 const CURSOR: HeaderName = HeaderName::from_static("octopus-cursor");
+/// Whether there are or may be lines after it.
+const MORE: HeaderName = HeaderName::from_static("octopus-more");
+
+/// An answer that goes on: it is not compressed, so that no line waits in a buffer for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live;
+
+/// Where an answer ends that does not follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) place: Cursor,
+    pub(crate) more: bool,
+}
 
 /// In which form a log is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +73,16 @@ impl Format {
     }
 
     /// The answer. A failure on the way breaks the connection off, so that no reader takes a part for the whole.
-    pub(crate) fn answer<S>(self, items: S, end: Option<Cursor>) -> Response
+    /// `marks`: holes are lines of the text too.
+    pub(crate) fn answer<S>(self, items: S, stop: Option<Stop>, marks: bool) -> Response
     where
         S: Stream<Item = Result<Item, sqlx::Error>> + Send + 'static,
     {
         let mut response = match self {
-            Self::Text => streamed("text/plain; charset=utf-8", items.map(|item| item.map(text))),
+            Self::Text => streamed(
+                "text/plain; charset=utf-8",
+                items.map(move |item| item.map(|item| text(item, marks))),
+            ),
             Self::Ndjson => streamed("application/x-ndjson", items.map(|item| item.map(ndjson))),
             Self::Sse => {
                 let events =
@@ -75,8 +92,17 @@ impl Format {
                     .into_response()
             }
         };
-        if let Some(cursor) = end.and_then(|end| HeaderValue::from_str(&end.to_string()).ok()) {
-            response.headers_mut().insert(CURSOR, cursor);
+        match stop {
+            Some(stop) => {
+                let headers = response.headers_mut();
+                if let Ok(cursor) = HeaderValue::from_str(&stop.place.to_string()) {
+                    headers.insert(CURSOR, cursor);
+                }
+                headers.insert(MORE, HeaderValue::from_static(if stop.more { "true" } else { "false" }));
+            }
+            None => {
+                response.extensions_mut().insert(Live);
+            }
         }
         response
     }
@@ -93,13 +119,24 @@ where
         .into_response()
 }
 
-fn text(item: Item) -> Bytes {
+fn text(item: Item, marks: bool) -> Bytes {
     let mut bytes = Vec::new();
-    if let Item::Lines { chunk, from, until } = item {
-        for line in contents(&chunk, from, until) {
-            bytes.extend_from_slice(line);
-            bytes.push(b'\n');
+    let mut line = |content: &[u8]| {
+        bytes.extend_from_slice(content);
+        bytes.push(b'\n');
+    };
+    match item {
+        Item::Lines(lines) => {
+            for entry in lines.entries() {
+                match entry {
+                    Entry::Line(printed) => line(printed.line.content),
+                    Entry::Gap(gap) if marks => line(gap.mark().as_bytes()),
+                    Entry::Gap(_) => {}
+                }
+            }
         }
+        Item::Gap(gap) if marks => line(gap.mark().as_bytes()),
+        Item::Gap(_) | Item::End(_) => {}
     }
     bytes.into()
 }
@@ -110,8 +147,13 @@ fn ndjson(item: Item) -> Bytes {
         end: T,
     }
     match item {
-        Item::Lines { chunk, from, until } => described(&chunk, from, until)
-            .flat_map(|line| json_line(&line))
+        Item::Lines(lines) => lines
+            .entries()
+            .into_iter()
+            .flat_map(|entry| match entry {
+                Entry::Line(printed) => json_line(&lines.describe(&printed)),
+                Entry::Gap(gap) => json_line(&gap),
+            })
             .collect(),
         Item::Gap(gap) => json_line(&gap).into(),
         Item::End(end) => json_line(&Ended { end }).into(),
@@ -131,8 +173,16 @@ fn events(item: Item) -> Vec<Event> {
     };
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     match item {
-        Item::Lines { chunk, from, until } => described(&chunk, from, until)
-            .map(|line| event("line", Some(&line.cursor), json(serde_json::to_string(&line))))
+        Item::Lines(lines) => lines
+            .entries()
+            .into_iter()
+            .map(|entry| match entry {
+                Entry::Line(printed) => {
+                    let line = lines.describe(&printed);
+                    event("line", Some(&line.cursor), json(serde_json::to_string(&line)))
+                }
+                Entry::Gap(gap) => event("gap", None, json(serde_json::to_string(&gap))),
+            })
             .collect(),
         Item::Gap(gap) => vec![event("gap", None, json(serde_json::to_string(&gap)))],
         Item::End(end) => vec![event("end", None, json(serde_json::to_string(&end)))],

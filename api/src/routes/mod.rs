@@ -18,6 +18,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -68,6 +69,7 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(limits::timeout))
         .layer(CatchPanicLayer::custom(limits::panicked))
+        .layer(CompressionLayer::new().compress_when(limits::compressible()))
         .layer(from_fn(metrics::record))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

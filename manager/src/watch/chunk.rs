@@ -5,8 +5,8 @@
 //! line again, the anchor. When the anchor does not come, the node has rotated it away: that is a gap.
 
 use chrono::{DateTime, Utc};
-use octopus_shared::db::report::{Gap, StreamCursor};
-use octopus_shared::log;
+use octopus_shared::db::report::StreamCursor;
+use octopus_shared::log::{self, Gap};
 use sha2::{Digest, Sha256};
 
 use super::line::Stamped;

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use octopus_shared::db::report::Gap;
+use octopus_shared::log::Gap;
 
 /// Bytes without which no node rotates a log: the smallest size that operators set.
 const LEAST: usize = 1 << 20;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use octopus_shared::db::report::{self, Gap, Seal, StreamCursor, StreamKey};
+use octopus_shared::db::report::{self, Seal, StreamCursor, StreamKey};
+use octopus_shared::log::Gap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
 

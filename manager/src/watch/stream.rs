@@ -7,7 +7,8 @@ use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::LogParams;
-use octopus_shared::db::report::{Chunk, Gap, StreamCursor};
+use octopus_shared::db::report::{Chunk, StreamCursor};
+use octopus_shared::log::Gap;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::chunk::{Batch, NextFile, Passed, Resume, nanoseconds};

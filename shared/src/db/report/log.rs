@@ -1,12 +1,12 @@
 //! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::pod::settle_process;
 use super::{ReportError, Watch, watched};
+use crate::log::Gap;
 
 /// One run of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,23 +34,6 @@ pub struct StreamCursor {
     pub lines: i64,
     /// Bytes stored in all, without timestamps.
     pub bytes: i64,
-}
-
-/// A known hole in a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// Timestamp of the last line before it, nanoseconds since 1970.
-    pub from: Option<i64>,
-    /// Timestamp of the first line after it.
-    pub to: Option<i64>,
-    /// Stable id of why.
-    pub reason: String,
-    /// The line after it may lack its beginning.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub cut: bool,
-    /// Bytes that are missing, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<i64>,
 }
 
 /// How a stream ended.

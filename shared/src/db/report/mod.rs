@@ -11,8 +11,8 @@ pub use build::{
 };
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
 pub use log::{
-    Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
-    seal_stream, set_reader,
+    Chunk, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
+    set_reader,
 };
 pub use pod::{Finished, finished_pods, live_pods, mark_missing, observe_pod, podless_services, pods_refused};
 pub use process::{
