@@ -19,6 +19,7 @@ mod api_process;
 mod api_roles;
 mod api_schema;
 mod api_shared;
+mod api_story;
 mod api_waiting;
 mod policy;
 mod services_without_pods;

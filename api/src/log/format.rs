@@ -10,12 +10,15 @@ use octopus_shared::log::Cursor;
 use serde::Serialize;
 
 use super::line::{Entry, Item};
+use super::story;
 use crate::error::{Kind, Problem};
 
 /// The place after the last line of an answer.
 const CURSOR: HeaderName = HeaderName::from_static("octopus-cursor");
 /// Whether there are or may be lines after it.
 const MORE: HeaderName = HeaderName::from_static("octopus-more");
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An answer that goes on: it is not compressed, so that no line waits in a buffer for others.
 #[derive(Clone, Copy, Debug)]
@@ -40,8 +43,13 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The first form that a client accepts, in its own order. Text when it does not say.
+    /// The first form of a log that a client accepts, in its own order. Text when it does not say.
     pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
+        Self::accepted_of(headers, &[Self::Text, Self::Ndjson, Self::Sse])
+    }
+
+    /// The same among those that can be had.
+    pub(crate) fn accepted_of(headers: &HeaderMap, had: &[Self]) -> Result<Self, Problem> {
         let accept = headers
             .get(ACCEPT)
             .map(|value| value.to_str().unwrap_or_default())
@@ -62,14 +70,36 @@ impl Format {
                     "text/event-stream" => Some(Self::Sse),
                     _ => None,
                 }
+                .filter(|format| had.contains(format))
             })
             .ok_or_else(|| {
-                Problem::new(
-                    Kind::NOT_ACCEPTABLE,
-                    "logs are text/plain, application/x-ndjson or text/event-stream",
-                )
-                .remedy("accept one of them")
+                let names: Vec<&str> = had.iter().map(|format| format.media_type()).collect();
+                Problem::new(Kind::NOT_ACCEPTABLE, format!("it can be had as {}", names.join(" or ")))
+                    .remedy("accept one of them")
             })
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Sse => "text/event-stream",
+        }
+    }
+
+    /// A part of a story, as NDJSON or else as text.
+    pub(crate) fn story(self, page: &story::Page) -> Response {
+        let told = page.told.iter();
+        let (kind, bytes): (_, Vec<u8>) = match self {
+            Self::Ndjson => (self.media_type(), told.flat_map(json_line).collect()),
+            _ => (
+                TEXT,
+                told.flat_map(|told| [told.text().as_slice(), b"\n"].concat()).collect(),
+            ),
+        };
+        let mut response = ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], bytes).into_response();
+        ends(&mut response, &page.place.to_string(), page.more);
+        response
     }
 
     /// The answer. A failure on the way breaks the connection off, so that no reader takes a part for the whole.
@@ -94,11 +124,7 @@ impl Format {
         };
         match stop {
             Some(stop) => {
-                let headers = response.headers_mut();
-                if let Ok(cursor) = HeaderValue::from_str(&stop.place.to_string()) {
-                    headers.insert(CURSOR, cursor);
-                }
-                headers.insert(MORE, HeaderValue::from_static(if stop.more { "true" } else { "false" }));
+                ends(&mut response, &stop.place.to_string(), stop.more);
             }
             None => {
                 response.extensions_mut().insert(Live);
@@ -106,6 +132,14 @@ impl Format {
         }
         response
     }
+}
+
+fn ends(response: &mut Response, place: &str, more: bool) {
+    let headers = response.headers_mut();
+    if let Ok(cursor) = HeaderValue::from_str(place) {
+        headers.insert(CURSOR, cursor);
+    }
+    headers.insert(MORE, HeaderValue::from_static(if more { "true" } else { "false" }));
 }
 
 fn streamed<S>(kind: &'static str, bytes: S) -> Response

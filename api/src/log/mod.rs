@@ -5,8 +5,10 @@ mod format;
 mod line;
 mod search;
 mod source;
+mod story;
 
 pub(crate) use filter::{Filter, is_short};
 pub(crate) use format::{Format, Live};
 pub(crate) use line::{End, Gap, Line};
 pub(crate) use source::{Selection, Source};
+pub(crate) use story::{Place as StoryPlace, Told, page as story};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use octopus_shared::db::view::{self, LogChunk};
 use octopus_shared::log::{Cursor, lines};
+use sqlx::PgPool;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -60,7 +61,7 @@ impl Source {
         }
         let mut end = view::log_end(&app.pool, process).await?;
         let kept = if end == Cursor::default() {
-            kept(app, process).await?
+            kept(&app.pool, process).await?
         } else {
             None
         };
@@ -284,8 +285,8 @@ fn as_usize(count: i64) -> usize {
 }
 
 /// The end of the log as a chunk before all others.
-async fn kept(app: &App, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error> {
-    let data = view::kept(&app.pool, process).await?;
+pub(super) async fn kept(pool: &PgPool, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error> {
+    let data = view::kept(pool, process).await?;
     Ok(data.map(|data| LogChunk {
         seq: 0,
         pod_uid: String::new(),

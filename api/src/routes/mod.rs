@@ -13,6 +13,7 @@ mod manifest;
 mod process;
 mod start;
 mod stop;
+mod story;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -40,6 +41,7 @@ pub(crate) fn surface() -> (Router<App>, utoipa::openapi::OpenApi, Router<App>) 
         .routes(routes!(stop::kill))
         .routes(routes!(events::list))
         .routes(routes!(logs::read))
+        .routes(routes!(story::read))
         .routes(routes!(manifest::read))
         .routes(routes!(command::read))
         .routes(routes!(stop::cancel))
