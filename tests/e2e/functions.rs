@@ -8,6 +8,8 @@ pub(crate) const HELLO: &str = include_str!("functions/hello.py");
 pub(crate) const WORK: &str = include_str!("functions/work.py");
 /// A task that takes too much of what its argument names, calls a neighbour again and again, or looks what it reaches.
 pub(crate) const HOG: &str = include_str!("functions/hog.py");
+/// A task that prints much, or oddly.
+pub(crate) const TALK: &str = include_str!("functions/talk.py");
 /// A task that calls a URL inside of the cluster and prints the answer.
 pub(crate) const CALL: &str = include_str!("../functions/call.py");
 
