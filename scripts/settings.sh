@@ -42,12 +42,13 @@ configs:
 YAML
 }
 
-# Where the manager finds Python: the registry of this project holds the stand-ins, upstream's come from their own.
+# Where the manager finds Python: the registry of this project holds the stand-ins, and those with system packages
+# (base_images.sh); upstream's own come from their own.
 base_images() {
   local version
   for version in 310 311 312 313; do
     [ -n "$(image "PYTHON_IMAGE_$version")" ] || continue
-    if [ "$(image IMAGES)" = stand-in ]; then
+    if [ "$(image IMAGES)" = stand-in ] || grep -qs '^OCTOPUS_SYSTEM_PACKAGES=.' octopus.env; then
       echo "cp$version=http://registry:5000/base/python:3.${version#3}"
     else
       echo "cp$version=docker.io/library/$(image "PYTHON_IMAGE_$version")"

@@ -4,11 +4,13 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::Uri;
+use axum::http::{Extensions, HeaderMap, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tower_http::compression::predicate::{DefaultPredicate, Predicate};
 
 use crate::error::{Kind, Problem};
+use crate::log::Live;
 
 /// Until the head of an answer has to be there. What streams afterwards takes as long as it likes.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +55,12 @@ pub(crate) async fn wrong_method(request: Request) -> Problem {
         format!("{} is not taken here", request.method()),
     )
     .remedy("see /docs for the methods of this address")
+}
+
+/// What is compressed: no events, and no answer that goes on, in which lines would wait in a buffer for others.
+pub(crate) fn compressible() -> impl Predicate + Send + Sync + 'static {
+    DefaultPredicate::new()
+        .and(|_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| extensions.get::<Live>().is_none())
 }
 
 #[cfg(test)]

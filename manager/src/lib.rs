@@ -11,6 +11,7 @@ pub mod config;
 pub mod context;
 pub mod diff;
 mod failpoint;
+mod finish;
 mod http;
 pub mod image;
 pub mod login;

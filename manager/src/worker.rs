@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::commands;
 use crate::context::Context;
+use crate::finish::Finisher;
 use crate::session::jittered;
 
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
@@ -48,6 +49,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     ];
     let wake = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
+    let finisher = Finisher::start(context.pool.clone(), over.clone());
     let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
     let rescuing = tokio::spawn(rescue(context.clone(), wake.clone(), poll));
@@ -55,7 +57,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
         let claimed = tokio::select! {
-            claimed = step(context, instance, &lanes, &wake, &tasks, over) => claimed,
+            claimed = step(context, instance, &lanes, &finisher, &wake, &tasks, over) => claimed,
             () = over.cancelled() => break,
         };
         match claimed {
@@ -81,6 +83,7 @@ async fn step(
     context: &Arc<Context>,
     instance: Uuid,
     lanes: &[Lane],
+    finisher: &Finisher,
     wake: &Arc<Notify>,
     tasks: &TaskTracker,
     over: &CancellationToken,
@@ -98,9 +101,10 @@ async fn step(
             let Ok(permit) = lane.room.clone().acquire_owned().await else {
                 continue;
             };
-            let (context, wake, over) = (context.clone(), wake.clone(), over.clone());
+            let (context, finisher) = (context.clone(), finisher.clone());
+            let (wake, over) = (wake.clone(), over.clone());
             tasks.spawn(async move {
-                tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
+                tokio::select! { () = carry_out(&context, &finisher, &claim) => {}, () = over.cancelled() => {} }
                 drop(permit);
                 // There is room again, and the key of the command is free.
                 wake.notify_one();
@@ -111,12 +115,12 @@ async fn step(
 }
 
 #[tracing::instrument(skip_all, fields(command.id = %claim.id, command.kind = claim.kind.as_str(), trace_parent = claim.trace_parent))]
-async fn carry_out(context: &Context, claim: &Claim) {
+async fn carry_out(context: &Context, finisher: &Finisher, claim: &Claim) {
     let waited = (chrono::Utc::now() - claim.created_at).to_std().unwrap_or_default();
     metrics::histogram!("octopus_command_wait_seconds", "kind" => claim.kind.as_str()).record(waited);
     context.announce(claim);
     let result = commands::carry_out(context, claim).await;
-    let written = store(context, claim, &result).await;
+    let written = store(context, finisher, claim, &result).await;
     match (&result, written) {
         (commands::Ending::Later { why, .. }, true) => tracing::info!(why, "to be tried again"),
         (commands::Ending::Done(outcome), true) => tracing::info!(?outcome, "command ended"),
@@ -128,15 +132,13 @@ async fn carry_out(context: &Context, claim: &Claim) {
 
 /// Stores how a command ended, however long that takes: nobody else can end it while our lease lasts. False: our lease
 /// has ended, and the command is another manager's.
-async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> bool {
+async fn store(context: &Context, finisher: &Finisher, claim: &Claim, ending: &commands::Ending) -> bool {
+    let (delay, failed) = match ending {
+        commands::Ending::Done(outcome) => return finisher.finish(claim, outcome).await,
+        commands::Ending::Later { delay, failed, .. } => (*delay, *failed),
+    };
     loop {
-        let written = match ending {
-            commands::Ending::Done(outcome) => claim::finish(&context.pool, claim, outcome).await,
-            commands::Ending::Later { delay, failed, .. } => {
-                claim::give_back(&context.pool, claim, jittered(*delay), *failed).await
-            }
-        };
-        match written {
+        match claim::give_back(&context.pool, claim, jittered(delay), failed).await {
             Ok(written) => return written,
             Err(error) => tracing::warn!(error = %error, "the end of a command is not stored yet"),
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 
 /// One printed line, without its newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,24 @@ pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
         at: at.to_utc(),
         content: &line[space + 1..],
     })
+}
+
+/// A known hole in a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Gap {
+    /// Timestamp of the last line before it, nanoseconds since 1970.
+    pub from: Option<i64>,
+    /// Timestamp of the first line after it.
+    pub to: Option<i64>,
+    /// Stable id of why.
+    pub reason: String,
+    /// The line after it may lack its beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+    /// Bytes that are missing, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
 }
 
 /// A place in the log of a process: after line `line` of chunk `seq`. Shown to clients as an opaque word.

@@ -1,10 +1,12 @@
-//! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run.
+//! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run. Arguments
+//! choose parts: `queue`, `image`, `create`, `logs`.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
 mod create;
 mod image;
 mod logs;
+mod queue;
 
 use std::time::Duration;
 
@@ -16,10 +18,25 @@ async fn main() {
         "machine: {} cores",
         std::thread::available_parallelism().map_or(0, usize::from)
     );
+    let chosen: Vec<String> = std::env::args().skip(1).collect();
+    let wants = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
+    octopus_tests::postgres::flush_to_disk();
+    if wants("queue") {
+        queue::run().await;
+    }
+    if !["image", "create", "logs"].into_iter().any(wants) {
+        return;
+    }
     let stack = Stack::start("bench").await;
-    image::run(&stack).await;
-    create::run(&stack).await;
-    logs::run(&stack).await;
+    if wants("image") {
+        image::run(&stack).await;
+    }
+    if wants("create") {
+        create::run(&stack).await;
+    }
+    if wants("logs") {
+        logs::run(&stack).await;
+    }
 }
 
 /// The value below which a share of the sorted values lies.
@@ -32,4 +49,13 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     )]
     let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
     sorted.get(index).copied().unwrap_or_default()
+}
+
+/// Median, and the smallest and largest, of ratios.
+fn spread(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    match (ratios.first(), ratios.get(ratios.len() / 2), ratios.last()) {
+        (Some(least), Some(median), Some(most)) => format!("{median:.2} ({least:.2} to {most:.2})"),
+        _ => "nothing was measured".into(),
+    }
 }

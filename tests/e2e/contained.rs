@@ -1,5 +1,7 @@
 //! A function that takes too much of something ends alone and says why, while its neighbour goes on answering.
 
+use k8s_openapi::api::core::v1::{Node, Service};
+use kube::api::{Api, ListParams};
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::{Value, json};
@@ -78,6 +80,7 @@ async fn a_hog_ends_alone_and_says_why() {
     for (what, resources, reason) in [
         ("memory", json!({}), "oom_killed"),
         ("processes", json!({"memory": "768Mi"}), "process_limit"),
+        ("disk", json!({"memory": "512Mi"}), "evicted_scratch"),
     ] {
         let gone = ends(&stack, what, &resources).await;
         assert_eq!(
@@ -87,5 +90,77 @@ async fn a_hog_ends_alone_and_says_why() {
         );
         assert!(!gone["remedy"].as_str().unwrap().is_empty(), "{gone}");
         neighbour.goes_on(&stack).await;
+    }
+}
+
+/// The node cuts the log of a function that floods it, and ends the function when it is faster than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_log_is_contained() {
+    let stack = Stack::start("flood").await;
+    let _manager = stack.manager().await;
+    stack.client.build("hog", HOG, small()).await;
+    let neighbour = Neighbour::start(&stack).await;
+    let gone = ends(&stack, "log", &json!({"memory": "128Mi"})).await;
+    match gone["state"].as_str().unwrap() {
+        "succeeded" => {}
+        _ => assert_eq!(gone["reason"], "evicted_log_volume", "{gone}"),
+    }
+    neighbour.goes_on(&stack).await;
+}
+
+/// Addresses that no function may reach: what runs the cluster. Those of clouds' credentials lie outside of this machine,
+/// and are left to `tests/it/policy.rs`.
+async fn forbidden(stack: &Stack) -> Vec<String> {
+    let services: Api<Service> = Api::namespaced(stack.namespace.admin.clone(), "default");
+    let api = services.get("kubernetes").await.unwrap().spec.unwrap();
+    let nodes: Api<Node> = Api::all(stack.namespace.admin.clone());
+    let node = nodes.list(&ListParams::default()).await.unwrap().items.remove(0);
+    let addresses = node.status.unwrap().addresses.unwrap();
+    let node = addresses.iter().find(|address| address.type_ == "InternalIP").unwrap();
+    vec![
+        format!("{}:443", api.cluster_ip.unwrap()),
+        format!("{}:6443", node.address),
+        format!("{}:10250", node.address),
+    ]
+}
+
+/// What the preflight says of the network is what a function finds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_reaches_nothing_where_policies_hold() {
+    let stack = Stack::start("around").await;
+    let _manager = stack.manager().await;
+    let (_, preflight) = stack.preflight(&[]).await;
+    let cluster = stack.client.get("/api/v1/clusters/default").await;
+    let enforced = cluster["policy_enforced"].as_bool().unwrap();
+    assert_eq!(cluster["preflight"], preflight);
+
+    stack
+        .client
+        .build("closed", HELLO, json!({"stop_grace_seconds": 2, "allow_from": []}))
+        .await;
+    stack.client.build("hog", HOG, small()).await;
+    let closed = stack.client.start("closed", json!({"kind": "service"})).await;
+    let ready = stack.client.shows(closed, "state", "ready", 180).await;
+    let other = ready["endpoint"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("http://")
+        .to_owned();
+    let mut addresses = forbidden(&stack).await;
+    addresses.push(other);
+    let mut arguments = vec!["around"];
+    arguments.extend(addresses.iter().map(String::as_str));
+    let process = stack.client.start("hog", task(&arguments)).await;
+    stack.client.shows(process, "lifecycle", "gone", 180).await;
+    let log = String::from_utf8(stack.client.log(process).await).unwrap();
+    let reached: Vec<&str> = log.lines().filter_map(|line| line.strip_suffix(" reached")).collect();
+    assert_eq!(log.lines().count(), addresses.len(), "{log}");
+    if enforced {
+        assert!(reached.is_empty(), "{log}");
+        println!("a function reaches none of {addresses:?}");
+    } else {
+        // The other function answers: nothing but a policy stands between them.
+        assert!(reached.contains(&addresses[addresses.len() - 1].as_str()), "{log}");
+        println!("not enforced: a function reaches {reached:?}; the table is proven in tests/it/policy.rs");
     }
 }

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 pub(crate) const HELLO: &str = include_str!("functions/hello.py");
 /// A task that does what its arguments say: `print COUNT`, `exit CODE`, `sleep SECONDS`, in order.
 pub(crate) const WORK: &str = include_str!("functions/work.py");
-/// A task that takes too much of what its argument names, or calls a neighbour again and again.
+/// A task that takes too much of what its argument names, calls a neighbour again and again, or looks what it reaches.
 pub(crate) const HOG: &str = include_str!("functions/hog.py");
+/// A task that prints much, or oddly.
+pub(crate) const TALK: &str = include_str!("functions/talk.py");
 /// A task that calls a URL inside of the cluster and prints the answer.
 pub(crate) const CALL: &str = include_str!("../functions/call.py");
 

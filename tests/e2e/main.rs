@@ -7,6 +7,7 @@ mod changes;
 mod contained;
 mod crash;
 mod crash_matrix;
+mod flood;
 mod functions;
 mod kill;
 mod lifecycle;

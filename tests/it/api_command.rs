@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{Outcome, finish};
+use octopus_shared::db::claim::Outcome;
 use octopus_shared::db::{CHANGE_CHANNEL, COMMAND_CHANNEL, notify};
 use octopus_tests::api::Api;
-use octopus_tests::function::{claim, declare, manager};
+use octopus_tests::function::{claim, declare, finish, manager};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 use sqlx::postgres::PgListener;

@@ -62,6 +62,7 @@ fn every_route_is_documented_with_its_errors_and_its_security() {
             "GET /api/v1/processes/{id}/events",
             "GET /api/v1/processes/{id}/logs",
             "GET /api/v1/processes/{id}/manifest",
+            "GET /api/v1/processes/{id}/story",
             "GET /healthz",
             "GET /metrics",
             "GET /readyz",

@@ -1,11 +1,11 @@
 //! Restart, update and scale: what is accepted, what becomes of the row, and who may change it.
 
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{self, Claim, Outcome, finish};
+use octopus_shared::db::claim::{self, Claim, Outcome};
 use octopus_shared::db::report::{self, Change, ReportError};
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{claim as take, manager, process as task, service};
+use octopus_tests::function::{claim as take, finish, manager, process as task, service};
 use octopus_tests::postgres::Database;
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -2,13 +2,13 @@
 
 use chrono::Utc;
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{self, Outcome, finish};
+use octopus_shared::db::claim::{self, Outcome};
 use octopus_shared::db::report::{self, Change, Watch};
 use octopus_shared::pod::{PodObservation, Verdict};
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{claim as take, manager, service};
+use octopus_tests::function::{claim as take, finish, manager, service};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 use uuid::Uuid;

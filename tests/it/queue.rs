@@ -1,10 +1,10 @@
 //! Deadlines of commands, and failed ones that are put back into the queue.
 
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{self, Claim, Outcome, finish};
+use octopus_shared::db::claim::{self, Claim, Outcome};
 use octopus_shared::db::report;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim as take, declare, manager, service};
+use octopus_tests::function::{build, claim as take, declare, finish, manager, service};
 use octopus_tests::postgres::Database;
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use octopus_shared::command::{CommandKind, Request};
 use octopus_shared::db::claim::{self, Claim, MAX_RESCUES, Outcome};
 use octopus_shared::db::enqueue::{Asker, EnqueueError, enqueue};
-use octopus_tests::function::services;
+use octopus_tests::function::{finish, services};
 use octopus_tests::postgres::Database;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -192,7 +192,7 @@ impl<'a> Model<'a> {
                 remedy: "do".into(),
             }
         };
-        let written = claim::finish(&self.database.manager, &claim, &outcome).await.unwrap();
+        let written = finish(&self.database.manager, &claim, &outcome).await.unwrap();
         assert_eq!(written, current.is_some(), "a stale token ends nothing");
         if !written {
             return;

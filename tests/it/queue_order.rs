@@ -7,7 +7,7 @@ use std::time::Duration;
 use octopus_shared::command::{CommandKind, Request};
 use octopus_shared::db::claim::{self, Claim, Outcome};
 use octopus_shared::db::enqueue::{Asker, enqueue};
-use octopus_tests::function::services;
+use octopus_tests::function::{finish, services};
 use octopus_tests::postgres::Database;
 use rand::RngExt;
 use uuid::Uuid;
@@ -80,7 +80,7 @@ async fn work(database: Arc<Database>, lines: Lines) -> u32 {
                     .unwrap();
                 claim::rescue(pool, "default").await.unwrap();
                 for claim in &claims[number..] {
-                    assert!(!claim::finish(pool, claim, &Outcome::Succeeded).await.unwrap());
+                    assert!(!finish(pool, claim, &Outcome::Succeeded).await.unwrap());
                     let given = claim::give_back(pool, claim, Duration::ZERO, true).await.unwrap();
                     assert!(!given, "a token of a rescued claim");
                 }
@@ -93,7 +93,7 @@ async fn work(database: Arc<Database>, lines: Lines) -> u32 {
             // Before the row: the next one of this process may be claimed as soon as it is free.
             end(&lines, claim, done);
             let written = if done {
-                claim::finish(pool, claim, &Outcome::Succeeded).await
+                finish(pool, claim, &Outcome::Succeeded).await
             } else {
                 claim::give_back(pool, claim, Duration::ZERO, false).await
             };

@@ -6,6 +6,7 @@ use octopus_shared::command::CommandKind;
 use octopus_shared::db::claim::{self, Claim, Outcome};
 use octopus_shared::db::report::{self, BuiltImage};
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::api::Api;
@@ -78,9 +79,18 @@ pub async fn build(database: &Database, claim: &Claim) {
     )
     .await
     .expect("stored");
-    claim::finish(&database.manager, claim, &Outcome::Succeeded)
+    finish(&database.manager, claim, &Outcome::Succeeded)
         .await
         .expect("finished");
+}
+
+/// Ends one command. False: its claim was not the manager's any more.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
+    let ended = claim::finish(pool, &[(claim.seq, claim.token, outcome)]).await?;
+    Ok(ended == [claim.seq])
 }
 
 /// A service of the function `hello`, created but not yet seen.
@@ -100,7 +110,7 @@ pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
     report::created(&database.manager, &claimed, process, &manifest, None)
         .await
         .expect("stored");
-    claim::finish(&database.manager, &claimed, &Outcome::Succeeded)
+    finish(&database.manager, &claimed, &Outcome::Succeeded)
         .await
         .expect("finished");
     process

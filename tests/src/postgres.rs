@@ -4,6 +4,7 @@
 //! for each test binary and removed when the binary has ended, however it ended.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -18,6 +19,12 @@ use uuid::Uuid;
 pub const LABEL: (&str, &str) = ("octopus-process-manager", "test");
 
 static SERVER: OnceCell<Server> = OnceCell::const_new();
+static DURABLE: AtomicBool = AtomicBool::new(false);
+
+/// For benchmarks: a server that is started from now on flushes to disk at each commit, as a user's does.
+pub fn flush_to_disk() {
+    DURABLE.store(true, Ordering::Relaxed);
+}
 
 struct Server {
     options: PgConnectOptions,
@@ -37,6 +44,8 @@ pub struct Database {
     pub api: PgPool,
     /// As the role `octopus_manager`.
     pub manager: PgPool,
+    /// Id of its server's container, where that is ours.
+    pub container: Option<String>,
     server: PgConnectOptions,
     /// Whether its server is removed with all that is in it.
     disposable: bool,
@@ -75,6 +84,7 @@ impl Database {
             manager: pool(&options, Some("set role octopus_manager")),
             name,
             server: server.clone(),
+            container: container.as_ref().map(|container| container.id().to_owned()),
             disposable: container.is_some(),
         }
     }
@@ -140,12 +150,17 @@ impl Server {
         let image = image.unwrap_or_else(|| "postgres:17".to_owned());
         let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
         let password = Uuid::new_v4().simple().to_string();
+        let fsync = if DURABLE.load(Ordering::Relaxed) {
+            "fsync=on"
+        } else {
+            "fsync=off"
+        };
         let container = GenericImage::new(name, tag)
             .with_exposed_port(5432.tcp())
             .with_env_var("POSTGRES_PASSWORD", &password)
             .with_label(LABEL.0, LABEL.1)
             // The data outlives no test: no flushing to disk.
-            .with_cmd(["postgres", "-c", "fsync=off", "-c", "max_connections=300"])
+            .with_cmd(["postgres", "-c", fsync, "-c", "max_connections=300"])
             .start()
             .await
             .expect("a container of Postgres; set DATABASE_URL to use a server that runs already");

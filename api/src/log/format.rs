@@ -9,11 +9,27 @@ use futures::{Stream, StreamExt, stream};
 use octopus_shared::log::Cursor;
 use serde::Serialize;
 
-use super::line::{Item, contents, described};
+use super::line::{Entry, Item};
+use super::story;
 use crate::error::{Kind, Problem};
 
 /// The place after the last line of an answer.
 const CURSOR: HeaderName = HeaderName::from_static("octopus-cursor");
+/// Whether there are or may be lines after it.
+const MORE: HeaderName = HeaderName::from_static("octopus-more");
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// An answer that goes on: it is not compressed, so that no line waits in a buffer for others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live;
+
+/// Where an answer ends that does not follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) place: Cursor,
+    pub(crate) more: bool,
+}
 
 /// In which form a log is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +43,13 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The first form that a client accepts, in its own order. Text when it does not say.
+    /// The first form of a log that a client accepts, in its own order. Text when it does not say.
     pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
+        Self::accepted_of(headers, &[Self::Text, Self::Ndjson, Self::Sse])
+    }
+
+    /// The same among those that can be had.
+    pub(crate) fn accepted_of(headers: &HeaderMap, had: &[Self]) -> Result<Self, Problem> {
         let accept = headers
             .get(ACCEPT)
             .map(|value| value.to_str().unwrap_or_default())
@@ -49,23 +70,49 @@ impl Format {
                     "text/event-stream" => Some(Self::Sse),
                     _ => None,
                 }
+                .filter(|format| had.contains(format))
             })
             .ok_or_else(|| {
-                Problem::new(
-                    Kind::NOT_ACCEPTABLE,
-                    "logs are text/plain, application/x-ndjson or text/event-stream",
-                )
-                .remedy("accept one of them")
+                let names: Vec<&str> = had.iter().map(|format| format.media_type()).collect();
+                Problem::new(Kind::NOT_ACCEPTABLE, format!("it can be had as {}", names.join(" or ")))
+                    .remedy("accept one of them")
             })
     }
 
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain",
+            Self::Ndjson => "application/x-ndjson",
+            Self::Sse => "text/event-stream",
+        }
+    }
+
+    /// A part of a story, as NDJSON or else as text.
+    pub(crate) fn story(self, page: &story::Page) -> Response {
+        let told = page.told.iter();
+        let (kind, bytes): (_, Vec<u8>) = match self {
+            Self::Ndjson => (self.media_type(), told.flat_map(json_line).collect()),
+            _ => (
+                TEXT,
+                told.flat_map(|told| [told.text().as_slice(), b"\n"].concat()).collect(),
+            ),
+        };
+        let mut response = ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], bytes).into_response();
+        ends(&mut response, &page.place.to_string(), page.more);
+        response
+    }
+
     /// The answer. A failure on the way breaks the connection off, so that no reader takes a part for the whole.
-    pub(crate) fn answer<S>(self, items: S, end: Option<Cursor>) -> Response
+    /// `marks`: holes are lines of the text too.
+    pub(crate) fn answer<S>(self, items: S, stop: Option<Stop>, marks: bool) -> Response
     where
         S: Stream<Item = Result<Item, sqlx::Error>> + Send + 'static,
     {
         let mut response = match self {
-            Self::Text => streamed("text/plain; charset=utf-8", items.map(|item| item.map(text))),
+            Self::Text => streamed(
+                "text/plain; charset=utf-8",
+                items.map(move |item| item.map(|item| text(item, marks))),
+            ),
             Self::Ndjson => streamed("application/x-ndjson", items.map(|item| item.map(ndjson))),
             Self::Sse => {
                 let events =
@@ -75,11 +122,24 @@ impl Format {
                     .into_response()
             }
         };
-        if let Some(cursor) = end.and_then(|end| HeaderValue::from_str(&end.to_string()).ok()) {
-            response.headers_mut().insert(CURSOR, cursor);
+        match stop {
+            Some(stop) => {
+                ends(&mut response, &stop.place.to_string(), stop.more);
+            }
+            None => {
+                response.extensions_mut().insert(Live);
+            }
         }
         response
     }
+}
+
+fn ends(response: &mut Response, place: &str, more: bool) {
+    let headers = response.headers_mut();
+    if let Ok(cursor) = HeaderValue::from_str(place) {
+        headers.insert(CURSOR, cursor);
+    }
+    headers.insert(MORE, HeaderValue::from_static(if more { "true" } else { "false" }));
 }
 
 fn streamed<S>(kind: &'static str, bytes: S) -> Response
@@ -93,13 +153,24 @@ where
         .into_response()
 }
 
-fn text(item: Item) -> Bytes {
+fn text(item: Item, marks: bool) -> Bytes {
     let mut bytes = Vec::new();
-    if let Item::Lines { chunk, from, until } = item {
-        for line in contents(&chunk, from, until) {
-            bytes.extend_from_slice(line);
-            bytes.push(b'\n');
+    let mut line = |content: &[u8]| {
+        bytes.extend_from_slice(content);
+        bytes.push(b'\n');
+    };
+    match item {
+        Item::Lines(lines) => {
+            for entry in lines.entries() {
+                match entry {
+                    Entry::Line(printed) => line(printed.line.content),
+                    Entry::Gap(gap) if marks => line(gap.mark().as_bytes()),
+                    Entry::Gap(_) => {}
+                }
+            }
         }
+        Item::Gap(gap) if marks => line(gap.mark().as_bytes()),
+        Item::Gap(_) | Item::End(_) => {}
     }
     bytes.into()
 }
@@ -110,8 +181,13 @@ fn ndjson(item: Item) -> Bytes {
         end: T,
     }
     match item {
-        Item::Lines { chunk, from, until } => described(&chunk, from, until)
-            .flat_map(|line| json_line(&line))
+        Item::Lines(lines) => lines
+            .entries()
+            .into_iter()
+            .flat_map(|entry| match entry {
+                Entry::Line(printed) => json_line(&lines.describe(&printed)),
+                Entry::Gap(gap) => json_line(&gap),
+            })
             .collect(),
         Item::Gap(gap) => json_line(&gap).into(),
         Item::End(end) => json_line(&Ended { end }).into(),
@@ -131,8 +207,16 @@ fn events(item: Item) -> Vec<Event> {
     };
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     match item {
-        Item::Lines { chunk, from, until } => described(&chunk, from, until)
-            .map(|line| event("line", Some(&line.cursor), json(serde_json::to_string(&line))))
+        Item::Lines(lines) => lines
+            .entries()
+            .into_iter()
+            .map(|entry| match entry {
+                Entry::Line(printed) => {
+                    let line = lines.describe(&printed);
+                    event("line", Some(&line.cursor), json(serde_json::to_string(&line)))
+                }
+                Entry::Gap(gap) => event("gap", None, json(serde_json::to_string(&gap))),
+            })
             .collect(),
         Item::Gap(gap) => vec![event("gap", None, json(serde_json::to_string(&gap)))],
         Item::End(end) => vec![event("end", None, json(serde_json::to_string(&end)))],

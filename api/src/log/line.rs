@@ -1,14 +1,17 @@
 //! What a reader of a log is sent.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use octopus_shared::db::view::{LogChunk, LogStreamView};
-use octopus_shared::log::{Cursor, lines};
+use octopus_shared::log::{self, Cursor, lines};
 use octopus_shared::process::ProcessState;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
+
+use super::filter::Filter;
 
 /// One printed line. `line` when it is UTF-8, else `line_base64`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -25,6 +28,9 @@ pub(crate) struct Line {
     pub(crate) restart: i32,
     /// The attempt of the process.
     pub(crate) attempt: i32,
+    /// It may lack its beginning: it comes after a hole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) partial: bool,
     /// The line, without its newline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<String>,
@@ -33,24 +39,8 @@ pub(crate) struct Line {
     pub(crate) line_base64: Option<String>,
 }
 
-impl Line {
-    fn new(chunk: &LogChunk, cursor: Cursor, at: DateTime<Utc>, content: &[u8]) -> Self {
-        let text = std::str::from_utf8(content).ok().map(str::to_owned);
-        Self {
-            cursor: cursor.to_string(),
-            at,
-            pod_uid: chunk.pod_uid.clone(),
-            container: chunk.container.clone(),
-            restart: chunk.restart,
-            attempt: chunk.attempt,
-            line_base64: text.is_none().then(|| STANDARD.encode(content)),
-            line: text,
-        }
-    }
-}
-
 /// A known hole in the log of one run of a container.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Gap {
     /// The pod.
     pub(crate) pod_uid: String,
@@ -58,21 +48,47 @@ pub(crate) struct Gap {
     pub(crate) container: String,
     /// Its restart count.
     pub(crate) restart: i32,
-    /// Between which timestamps, in nanoseconds since 1970, null where unknown, and why: `{from, to, reason}`.
-    #[schema(value_type = Object)]
-    pub(crate) gap: Value,
+    /// Between which timestamps, and why.
+    pub(crate) gap: log::Gap,
 }
 
 impl Gap {
-    pub(super) fn of(stream: &LogStreamView) -> impl Iterator<Item = Self> {
-        let gaps = stream.gaps.as_array().map(Vec::as_slice).unwrap_or_default();
-        gaps.iter().map(|gap| Self {
+    /// Holes behind the last line of a stream. The others are shown where they are.
+    pub(super) fn at_end_of(stream: &LogStreamView) -> impl Iterator<Item = Self> {
+        gaps(&stream.gaps).filter(|gap| gap.to.is_none()).map(|gap| Self {
             pod_uid: stream.pod_uid.clone(),
             container: stream.container.clone(),
             restart: stream.restart,
-            gap: gap.clone(),
+            gap,
         })
     }
+
+    /// A line for people, which no function printed.
+    pub(super) fn mark(&self) -> String {
+        let time = |nanos: Option<i64>| {
+            nanos.map_or_else(
+                || "an unknown time".to_owned(),
+                |nanos| DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true),
+            )
+        };
+        let bytes = self
+            .gap
+            .bytes
+            .map(|bytes| format!(", {bytes} bytes"))
+            .unwrap_or_default();
+        format!(
+            "--- octopus: lines are or may be missing ({}{bytes}) between {} and {} ---",
+            self.gap.reason,
+            time(self.gap.from),
+            time(self.gap.to),
+        )
+    }
+}
+
+/// What is not understood is left out: a later release may have written it.
+fn gaps(value: &serde_json::Value) -> impl Iterator<Item = log::Gap> {
+    let all = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().filter_map(|gap| serde_json::from_value(gap.clone()).ok())
 }
 
 /// The end of a log that cannot grow any more.
@@ -80,7 +96,7 @@ impl Gap {
 pub(crate) struct End {
     /// The process's last state.
     pub(crate) state: ProcessState,
-    /// Whether every byte that was printed was sent: no stream has a gap or was cut.
+    /// Whether every byte that was printed is stored: no stream has a gap or was cut.
     pub(crate) complete: bool,
     /// The streams and their seals.
     pub(crate) streams: Vec<LogStreamView>,
@@ -89,30 +105,125 @@ pub(crate) struct End {
 /// What is sent, one after the other.
 #[derive(Debug)]
 pub(crate) enum Item {
-    /// Lines of one chunk: the chunk, how many of its lines were sent before, and how many to send up to.
-    Lines { chunk: LogChunk, from: usize, until: usize },
-    /// A hole.
+    /// Lines of one chunk.
+    Lines(Lines),
+    /// A hole behind the last line.
     Gap(Gap),
     /// Nothing comes after it.
     End(End),
 }
 
-/// The lines of an [`Item::Lines`], as they were printed.
-pub(super) fn contents(chunk: &LogChunk, from: usize, until: usize) -> impl Iterator<Item = &[u8]> {
-    lines(&chunk.data).take(until).skip(from).map(|line| line.content)
+/// Lines of one chunk: those that are wanted, between two of its lines.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    pub(crate) chunk: LogChunk,
+    /// How many of its lines were sent before.
+    pub(crate) from: usize,
+    /// How many to send up to.
+    pub(crate) until: usize,
+    pub(crate) filter: Arc<Filter>,
 }
 
-/// The lines of an [`Item::Lines`], with where and when they were printed.
-pub(super) fn described(chunk: &LogChunk, from: usize, until: usize) -> impl Iterator<Item = Line> {
-    lines(&chunk.data)
-        .enumerate()
-        .take(until)
-        .skip(from)
-        .map(|(index, line)| {
-            let cursor = Cursor {
-                seq: chunk.seq,
-                line: i32::try_from(index + 1).unwrap_or(i32::MAX),
-            };
-            Line::new(chunk, cursor, line.at, line.content)
-        })
+/// A line, or a hole before it.
+pub(crate) enum Entry<'a> {
+    Gap(Gap),
+    Line(Printed<'a>),
+}
+
+/// A line in its chunk.
+pub(crate) struct Printed<'a> {
+    pub(crate) index: usize,
+    pub(crate) line: log::Line<'a>,
+    /// It may lack its beginning.
+    pub(crate) partial: bool,
+}
+
+impl Lines {
+    /// How many of them are wanted, up to `most`, and the place after the last of those; the end of the chunk if there are
+    /// fewer.
+    pub(crate) fn count(&self, most: usize) -> (usize, usize) {
+        let mut found = 0;
+        for printed in self.printed() {
+            found += 1;
+            if found == most {
+                return (found, printed.index + 1);
+            }
+        }
+        (found, lines(&self.chunk.data).count().min(self.until))
+    }
+
+    fn printed(&self) -> impl Iterator<Item = Printed<'_>> {
+        let wants_chunk = self.filter.wants_chunk(&self.chunk);
+        lines(&self.chunk.data)
+            .enumerate()
+            .take(self.until)
+            .skip(self.from)
+            .filter(move |(_, line)| wants_chunk && self.filter.wants(line))
+            .map(|(index, line)| Printed {
+                index,
+                line,
+                partial: false,
+            })
+    }
+
+    /// The lines, and the holes between them. A hole is shown whether or not the line after it is wanted.
+    pub(crate) fn entries(&self) -> Vec<Entry<'_>> {
+        let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(|gap| gap.to.is_some()).collect();
+        if gaps.is_empty() {
+            return self.printed().map(Entry::Line).collect();
+        }
+        let mut entries = Vec::new();
+        if !self.filter.wants_chunk(&self.chunk) {
+            return entries;
+        }
+        let mut before = None;
+        for (index, line) in lines(&self.chunk.data).enumerate().take(self.until) {
+            let time = line.at.timestamp_nanos_opt();
+            let is_first = time != before;
+            before = time;
+            if index < self.from {
+                continue;
+            }
+            let mut partial = false;
+            for gap in gaps.iter().filter(|gap| is_first && gap.to == time) {
+                partial |= gap.cut;
+                if self.filter.wants_time(line.at) {
+                    entries.push(Entry::Gap(Gap {
+                        pod_uid: self.chunk.pod_uid.clone(),
+                        container: self.chunk.container.clone(),
+                        restart: self.chunk.restart,
+                        gap: gap.clone(),
+                    }));
+                }
+            }
+            if self.filter.wants(&line) {
+                entries.push(Entry::Line(Printed { index, line, partial }));
+            }
+        }
+        entries
+    }
+
+    /// A line with where and when it was printed.
+    pub(crate) fn describe(&self, printed: &Printed<'_>) -> Line {
+        let text = std::str::from_utf8(printed.line.content).ok().map(str::to_owned);
+        Line {
+            cursor: self.place(printed.index + 1).to_string(),
+            at: printed.line.at,
+            pod_uid: self.chunk.pod_uid.clone(),
+            container: self.chunk.container.clone(),
+            restart: self.chunk.restart,
+            attempt: self.chunk.attempt,
+            partial: printed.partial,
+            line_base64: text.is_none().then(|| STANDARD.encode(printed.line.content)),
+            line: text,
+        }
+    }
+
+    /// The place after so many lines of the chunk.
+    pub(crate) fn place(&self, lines: usize) -> Cursor {
+        Cursor {
+            seq: self.chunk.seq,
+            line: i32::try_from(lines).unwrap_or(i32::MAX),
+        }
+    }
 }

@@ -1,11 +1,17 @@
 //! Where the lines come from: the stored chunks, and, followed, those that are stored next.
 
+use std::sync::Arc;
+
 use octopus_shared::db::view::{self, LogChunk};
 use octopus_shared::log::{Cursor, lines};
+use sqlx::PgPool;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::line::{End, Gap, Item};
+use super::filter::Filter;
+use super::format::Stop;
+use super::line::{End, Gap, Item, Lines};
+use super::search;
 use crate::changes::Waiter;
 use crate::metrics::OpenStream;
 use crate::state::App;
@@ -14,7 +20,7 @@ use crate::state::App;
 const PAGE: i64 = 32;
 
 /// Which lines are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Selection {
     /// Lines after this place.
     pub(crate) after: Option<Cursor>,
@@ -24,6 +30,8 @@ pub(crate) struct Selection {
     pub(crate) limit: Option<i64>,
     /// Whether to go on with what is printed next.
     pub(crate) follow: bool,
+    /// Which of the lines.
+    pub(crate) filter: Arc<Filter>,
 }
 
 /// The lines that were asked for, found but not read yet.
@@ -37,6 +45,9 @@ pub(crate) struct Source {
     reaches_end: bool,
     /// The end of the log, when the rest of it was dropped for its age.
     kept: Option<LogChunk>,
+    /// What a search found: all that is sent, then.
+    found: Option<Vec<Lines>>,
+    filter: Arc<Filter>,
     waiter: Waiter,
 }
 
@@ -50,29 +61,42 @@ impl Source {
         }
         let mut end = view::log_end(&app.pool, process).await?;
         let kept = if end == Cursor::default() {
-            kept(app, process).await?
+            kept(&app.pool, process).await?
         } else {
             None
         };
         let mut place = wanted.after.unwrap_or_default();
         if let Some(chunk) = &kept {
             end = Cursor {
-                seq: chunk.seq,
+                seq: 0,
                 line: i32::try_from(lines(&chunk.data).count()).unwrap_or(i32::MAX),
             };
         }
-        if let Some(tail) = wanted.tail {
+        let filter = wanted.filter;
+        if let Some(count) = wanted.tail {
             place = match &kept {
-                Some(_) => Cursor {
-                    seq: 0,
-                    line: end.line - end.line.min(i32::try_from(tail).unwrap_or(i32::MAX)),
-                },
-                None if tail == 0 => end,
-                None => view::tail_start(&app.pool, process, tail).await?,
+                Some(chunk) => tail_of(chunk, &filter, count),
+                None if count == 0 => end,
+                None if filter.is_all() => view::tail_start(&app.pool, process, count).await?,
+                None => search::tail(&app.pool, process, end, as_usize(count), &filter).await?,
             };
         }
+        let mut source = Self {
+            process,
+            place,
+            until: None,
+            reaches_end: true,
+            kept,
+            found: None,
+            filter,
+            waiter,
+        };
+        if !wanted.follow && !source.filter.is_all() {
+            source.search(app, end, wanted.limit).await?;
+            return Ok(Some(source));
+        }
         let cut = match wanted.limit {
-            Some(limit) if kept.is_none() => view::advance(&app.pool, process, place, limit).await?,
+            Some(limit) if source.kept.is_none() => view::advance(&app.pool, process, place, limit).await?,
             Some(limit) => Some(Cursor {
                 seq: 0,
                 line: place.line.saturating_add(i32::try_from(limit).unwrap_or(i32::MAX)),
@@ -80,20 +104,47 @@ impl Source {
             .filter(|cut| *cut < end),
             None => None,
         };
-        let until = cut.or((!wanted.follow).then_some(end.max(place)));
-        Ok(Some(Self {
-            process,
-            place,
-            until,
-            reaches_end: cut.is_none_or(|cut| cut >= end),
-            kept,
-            waiter,
-        }))
+        source.until = cut.or((!wanted.follow).then_some(end.max(place)));
+        source.reaches_end = cut.is_none_or(|cut| cut >= end);
+        Ok(Some(source))
+    }
+
+    /// Finds all lines before the answer begins.
+    async fn search(&mut self, app: &App, end: Cursor, limit: Option<i64>) -> Result<(), sqlx::Error> {
+        let limit = limit.map_or(usize::MAX, as_usize);
+        let found = match self.kept.take() {
+            Some(chunk) => {
+                let lines = Lines {
+                    from: as_usize(self.place.line.into()),
+                    until: usize::MAX,
+                    filter: self.filter.clone(),
+                    chunk,
+                };
+                let (_, stopped) = lines.count(limit);
+                let place = lines.place(stopped);
+                search::Found {
+                    place,
+                    more: place < end,
+                    lines: vec![Lines {
+                        until: stopped,
+                        ..lines
+                    }],
+                }
+            }
+            None => search::forward(&app.pool, self.process, self.place, end, limit, &self.filter).await?,
+        };
+        self.until = Some(found.place.max(self.place));
+        self.reaches_end = !found.more;
+        self.found = Some(found.lines);
+        Ok(())
     }
 
     /// The place after the last line. None while following: nobody knows.
-    pub(crate) fn end(&self) -> Option<Cursor> {
-        self.until
+    pub(crate) fn stop(&self) -> Option<Stop> {
+        self.until.map(|place| Stop {
+            place,
+            more: !self.reaches_end,
+        })
     }
 
     /// Starts to send. The items end without an error when all was sent, when the reader is gone, or, following, when this
@@ -142,13 +193,17 @@ impl Source {
 
     /// The next chunks. None: there are no more at the moment.
     async fn next_page(&mut self, app: &App) -> Result<Option<Vec<Item>>, sqlx::Error> {
+        if let Some(found) = &mut self.found {
+            let found = std::mem::take(found);
+            return Ok((!found.is_empty()).then(|| found.into_iter().map(Item::Lines).collect()));
+        }
         if self.until.is_some_and(|until| self.place >= until) {
             return Ok(None);
         }
         let until = self.until.map_or(i64::MAX, |until| until.seq);
         let chunks = match self.kept.take() {
             Some(chunk) => vec![chunk],
-            None => view::chunks(&app.pool, self.process, self.place, until, PAGE).await?,
+            None => view::chunks(&app.pool, self.process, self.place, until, &self.filter.chunks, PAGE).await?,
         };
         if chunks.is_empty() {
             return Ok(None);
@@ -158,7 +213,7 @@ impl Source {
 
     /// The part of a chunk that was asked for and not sent yet.
     fn take(&mut self, chunk: LogChunk) -> Item {
-        let lines = |at: Cursor| usize::try_from(at.line).unwrap_or_default();
+        let lines = |at: Cursor| as_usize(at.line.into());
         let from = if chunk.seq == self.place.seq {
             lines(self.place)
         } else {
@@ -172,7 +227,12 @@ impl Source {
             seq: chunk.seq,
             line: i32::MAX,
         };
-        Item::Lines { chunk, from, until }
+        Item::Lines(Lines {
+            chunk,
+            from,
+            until,
+            filter: self.filter.clone(),
+        })
     }
 
     async fn send_end(
@@ -185,7 +245,7 @@ impl Source {
             return Ok(());
         }
         let streams = view::log_streams(&app.pool, self.process).await?;
-        let mut items: Vec<Item> = streams.iter().flat_map(Gap::of).map(Item::Gap).collect();
+        let mut items: Vec<Item> = streams.iter().flat_map(Gap::at_end_of).map(Item::Gap).collect();
         if let Some(process) = view::process(&app.pool, self.process).await?.filter(|_| ended) {
             let complete = streams.iter().all(|stream| stream.seal.as_deref() == Some("complete"));
             items.push(Item::End(End {
@@ -203,9 +263,30 @@ impl Source {
     }
 }
 
+/// The place before the last lines of the end of a log that are wanted.
+fn tail_of(chunk: &LogChunk, filter: &Filter, count: i64) -> Cursor {
+    let wanted: Vec<usize> = lines(&chunk.data)
+        .enumerate()
+        .filter(|(_, line)| filter.wants(line))
+        .map(|(index, _)| index)
+        .collect();
+    let line = match wanted.len().saturating_sub(as_usize(count)) {
+        skipped if skipped < wanted.len() => wanted[skipped],
+        _ => lines(&chunk.data).count(),
+    };
+    Cursor {
+        seq: 0,
+        line: i32::try_from(line).unwrap_or(i32::MAX),
+    }
+}
+
+fn as_usize(count: i64) -> usize {
+    usize::try_from(count).unwrap_or_default()
+}
+
 /// The end of the log as a chunk before all others.
-async fn kept(app: &App, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error> {
-    let data = view::kept(&app.pool, process).await?;
+pub(super) async fn kept(pool: &PgPool, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error> {
+    let data = view::kept(pool, process).await?;
     Ok(data.map(|data| LogChunk {
         seq: 0,
         pod_uid: String::new(),
@@ -213,5 +294,6 @@ async fn kept(app: &App, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error>
         restart: 0,
         attempt: 1,
         data,
+        gaps: serde_json::json!([]),
     }))
 }

@@ -1,8 +1,12 @@
 //! `GET /processes/{id}/logs`: what a process printed, exactly once and in order.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use chrono::{DateTime, Utc};
+use octopus_shared::db::view::ChunkFilter;
 use octopus_shared::log::Cursor;
 use serde::Deserialize;
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,7 +16,7 @@ use super::process::unknown;
 use crate::auth::Viewer;
 use crate::error::Problem;
 use crate::extract::{Id, Query, last_event_id};
-use crate::log::{Format, Line, Selection, Source};
+use crate::log::{Filter, Format, Line, Selection, Source, is_short};
 use crate::openapi::FindProblems;
 use crate::state::App;
 
@@ -32,15 +36,31 @@ pub(super) struct Wanted {
     /// At most so many lines, 1 to 1000000. All, when it is left out.
     #[param(minimum = 1, maximum = 1_000_000)]
     limit: Option<i64>,
+    /// Only lines that the node received at this time or later: RFC 3339.
+    since: Option<String>,
+    /// Only lines that it received before this time. Not with `follow`.
+    until: Option<String>,
+    /// Only lines of this container.
+    container: Option<String>,
+    /// Only lines that hold this text of up to 1000 bytes.
+    grep: Option<String>,
+    /// Only lines that match this regular expression, in the syntax of the Rust crate `regex`. Not with `grep`.
+    regex: Option<String>,
+    /// Whether holes are lines of a text too: `--- octopus: ... ---`. NDJSON and events always have them.
+    marks: Option<bool>,
 }
 
 /// Read or follow what a process printed
 ///
 /// By `Accept`: `text/plain`, the bytes as they were printed; `application/x-ndjson`, an object a line; or
 /// `text/event-stream`, `event: line` with the cursor as `id`, resumed by `Last-Event-ID` without losing or repeating a
-/// line. After the last line NDJSON and events name the known holes (`gap`) and, once nothing can come any more, the
-/// `end` with the seals of all streams. The header `Octopus-Cursor` is the place after the last line of an answer that does
-/// not follow.
+/// line. NDJSON and events have the known holes where they are (`gap`; the line after one may be `partial`) and, once nothing
+/// can come any more, the `end` with the seals of all streams. The header `Octopus-Cursor` is the place after the last line of
+/// an answer that does not follow, and `Octopus-More` says whether there is more after it.
+///
+/// `tail` and `limit` count the lines that `since`, `until`, `container`, `grep` and `regex` leave. An answer that does not
+/// follow looks at up to 256 MiB of the log for them, for up to 5 s: then `Octopus-More` is true, and `after` with the cursor
+/// goes on. Answers that do not follow are compressed with gzip or zstd where that is accepted.
 #[utoipa::path(
     get, path = "/api/v1/processes/{id}/logs", tag = "processes",
     params(
@@ -51,7 +71,10 @@ pub(super) struct Wanted {
     responses(
         (status = 200, description = "The lines", content(
             (String = "text/plain"), (Line = "application/x-ndjson"), (Line = "text/event-stream")
-        ), headers(("Octopus-Cursor" = String, description = "The place after the last line"))),
+        ), headers(
+            ("Octopus-Cursor" = String, description = "The place after the last line, or how far was looked"),
+            ("Octopus-More" = bool, description = "Whether there is or may be more after it"),
+        )),
         (status = 406, description = "None of the accepted formats can be had", body = crate::error::ProblemDocument,
          content_type = "application/problem+json"),
         FindProblems
@@ -65,10 +88,11 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let format = Format::accepted(&headers)?;
+    let marks = wanted.marks.unwrap_or_default();
     let selection = select(wanted, format, last_event_id(&headers)?)?;
     let source = Source::find(&app, id, selection).await?.ok_or_else(|| unknown(id))?;
-    let end = source.end();
-    Ok(format.answer(ReceiverStream::new(source.send(app)), end))
+    let stop = source.stop();
+    Ok(format.answer(ReceiverStream::new(source.send(app)), stop, marks))
 }
 
 fn select(wanted: Wanted, format: Format, last_event_id: Option<String>) -> Result<Selection, Problem> {
@@ -85,11 +109,58 @@ fn select(wanted: Wanted, format: Format, last_event_id: Option<String>) -> Resu
             return Err(Problem::malformed(name, "it is out of range", "choose at most 1000000"));
         }
     }
+    if wanted.until.is_some() && wanted.follow == Some(true) {
+        return Err(Problem::malformed(
+            "until",
+            "it cannot be combined with `follow`",
+            "leave one of them out",
+        ));
+    }
+    let follow = wanted.follow.unwrap_or(format == Format::Sse && wanted.until.is_none());
+    let filter = filter(&wanted)?;
     Ok(Selection {
+        filter: Arc::new(filter),
         after: last_event_id.or(wanted.after).map(|text| cursor(&text)).transpose()?,
         tail: wanted.tail.filter(|_| !resumed),
         limit: wanted.limit,
-        follow: wanted.follow.unwrap_or(format == Format::Sse),
+        follow,
+    })
+}
+
+fn filter(wanted: &Wanted) -> Result<Filter, Problem> {
+    if wanted.grep.is_some() && wanted.regex.is_some() {
+        return Err(Problem::malformed(
+            "regex",
+            "it cannot be combined with `grep`",
+            "leave one of them out",
+        ));
+    }
+    for (name, text) in [
+        ("container", &wanted.container),
+        ("grep", &wanted.grep),
+        ("regex", &wanted.regex),
+    ] {
+        if !text.as_deref().is_none_or(is_short) {
+            return Err(Problem::malformed(name, "it is too long", "send at most 1000 bytes"));
+        }
+    }
+    let chunks = ChunkFilter {
+        container: wanted.container.clone(),
+        since: time("since", wanted.since.as_deref())?,
+        until: time("until", wanted.until.as_deref())?,
+    };
+    Filter::new(chunks, wanted.grep.as_deref(), wanted.regex.as_deref())
+        .map_err(|error| Problem::malformed("regex", error, "see docs.rs/regex for what an expression may hold"))
+}
+
+fn time(name: &'static str, text: Option<&str>) -> Result<Option<DateTime<Utc>>, Problem> {
+    let parsed = text.map(|text| DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()));
+    parsed.transpose().map_err(|_| {
+        Problem::malformed(
+            name,
+            "it is no time of RFC 3339",
+            "write it as 2026-01-02T03:04:05Z; a plus sign of an offset is %2B",
+        )
     })
 }
 

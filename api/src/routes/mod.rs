@@ -14,11 +14,13 @@ mod manifest;
 mod process;
 mod start;
 mod stop;
+mod story;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -43,6 +45,7 @@ pub(crate) fn surface() -> (Router<App>, utoipa::openapi::OpenApi, Router<App>) 
         .routes(routes!(stop::kill))
         .routes(routes!(events::list))
         .routes(routes!(logs::read))
+        .routes(routes!(story::read))
         .routes(routes!(manifest::read))
         .routes(routes!(command::read))
         .routes(routes!(stop::cancel))
@@ -73,6 +76,7 @@ pub fn router(app: App) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn(limits::timeout))
         .layer(CatchPanicLayer::custom(limits::panicked))
+        .layer(CompressionLayer::new().compress_when(limits::compressible()))
         .layer(from_fn(metrics::record))
         .layer(TraceLayer::new_for_http())
         .with_state(app)

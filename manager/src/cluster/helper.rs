@@ -15,6 +15,13 @@ pub(crate) const PURPOSE: &str = "octopus-process-manager/purpose";
 /// A pod that does not run by then will not.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(3 * 60);
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A node says these once it has tried, and will try again for hours.
+const HOPELESS: [&str; 4] = [
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+];
 
 /// A pod that runs one program of ours once.
 #[derive(Clone, Debug)]
@@ -101,10 +108,20 @@ pub(crate) async fn running(pods: &Api<Pod>, name: &str) -> Result<Pod, NotRunni
             Some("Failed" | "Succeeded") => {
                 return Err(NotRunning::Ended(status.message.or(status.reason).unwrap_or_default()));
             }
-            _ if Instant::now() > ends => return Err(NotRunning::Stuck(why(&pod))),
+            _ if is_hopeless(&pod) || Instant::now() > ends => return Err(NotRunning::Stuck(why(&pod))),
             _ => sleep(LOOK_EVERY).await,
         }
     }
+}
+
+fn is_hopeless(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| &status.container_statuses)
+        .flatten();
+    let waiting = statuses.filter_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    waiting.into_iter().any(|reason| HOPELESS.contains(&reason))
 }
 
 /// What a pod that does not start waits for.

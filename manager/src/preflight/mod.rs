@@ -10,7 +10,7 @@ mod rights;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 use futures::future::BoxFuture;
@@ -54,7 +54,8 @@ pub async fn run(arguments: &PreflightArgs) -> ExitCode {
     let mut outcome = look(config, pool.as_ref()).await;
     outcome.findings.insert(0, database);
     let preflight = Preflight {
-        at: Utc::now(),
+        // As exactly as Postgres keeps it: what is printed is what is shown later.
+        at: Utc::now().trunc_subsecs(6),
         findings: outcome.findings,
     };
     if let Some(pool) = &pool {

@@ -9,6 +9,8 @@ import time
 
 # A network may take a while until it knows a policy.
 SETTLE_SECONDS = 20
+# One attempt may fail for other reasons than a policy.
+LOOKS_IN_A_ROW = 3
 # More than any function needs: a pod that may have as many is not limited.
 MAX_PROCESSES = 4096
 
@@ -36,11 +38,15 @@ def reaches(address, port):
 
 
 def policy(address, allowed, denied):
+    """What was seen last; enforcement only when it was seen several times in a row."""
     ends = time.monotonic() + SETTLE_SECONDS
+    enforced = 0
     while True:
-        seen = {"allowed": reaches(address, allowed), "denied": reaches(address, denied)}
-        if seen == {"allowed": True, "denied": False} or time.monotonic() > ends:
+        seen = {"denied": reaches(address, denied), "allowed": reaches(address, allowed)}
+        enforced = enforced + 1 if seen == {"allowed": True, "denied": False} else 0
+        if enforced == LOOKS_IN_A_ROW or (time.monotonic() > ends and enforced == 0):
             return seen
+        time.sleep(0.5)
 
 
 def processes():

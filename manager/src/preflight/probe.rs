@@ -8,7 +8,7 @@ use futures::{AsyncBufReadExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ListParams, LogParams, PostParams};
+use kube::api::{ListParams, LogParams, PostParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -124,6 +124,9 @@ impl Probe<'_> {
         let listener = self.pod("listener", &["serve", &allowed, &denied])?;
         limited(pods.create(&PostParams::default(), &listener)).await?;
         let listener = running(&pods, &self.name("listener")).await?;
+        // A port that nobody listens at yet would look like one that a policy closes.
+        let listens = |line: &str| (line == "listening").then_some(());
+        self.first_line("listener", listens).await?;
         let address = listener.status.and_then(|status| status.pod_ip).unwrap_or_default();
         let looker = self.pod("looker", &["look", &address, &allowed, &denied])?;
         limited(pods.create(&PostParams::default(), &looker)).await?;
@@ -132,18 +135,23 @@ impl Probe<'_> {
             Ok(_) | Err(NotRunning::Ended(_)) => {}
             Err(why) => return Err(why.into()),
         }
-        timeout(LOOK_LIMIT, self.said(&pods))
-            .await
-            .map_err(|_| Fault::Failed(format!("the probe said nothing within {} s", LOOK_LIMIT.as_secs())))?
+        self.first_line("looker", seen).await
     }
 
-    /// The looker's one line, and how old it was by the node's clock.
-    async fn said(&self, pods: &Api<Pod>) -> Result<(Inside, f64), Fault> {
+    /// What the first line of a pod's log that says something says.
+    async fn first_line<T>(&self, role: &str, says: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
+        timeout(LOOK_LIMIT, self.read_until(role, says))
+            .await
+            .map_err(|_| Fault::Failed(format!("the {role} said nothing within {} s", LOOK_LIMIT.as_secs())))?
+    }
+
+    async fn read_until<T>(&self, role: &str, says: impl Fn(&str) -> Option<T>) -> Result<T, Fault> {
         let parameters = LogParams {
             follow: true,
             ..LogParams::default()
         };
-        let stream = limited(pods.log_stream(&self.name("looker"), &parameters)).await?;
+        let pods = self.cluster.api::<Pod>();
+        let stream = limited(pods.log_stream(&self.name(role), &parameters)).await?;
         let mut lines = stream.lines();
         let mut last = String::new();
         while let Some(line) = lines
@@ -151,15 +159,12 @@ impl Probe<'_> {
             .await
             .map_err(|error| Fault::Failed(error.to_string()))?
         {
-            if let Ok(inside) = serde_json::from_str::<Inside>(&line) {
-                #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century fit")]
-                let here = Utc::now().timestamp_millis() as f64 / 1000.0;
-                let skew = inside.time - here;
-                return Ok((inside, skew));
+            if let Some(said) = says(&line) {
+                return Ok(said);
             }
             last = line;
         }
-        Err(Fault::Failed(format!("the probe ended without a result: {last}")))
+        Err(Fault::Failed(format!("the {role} ended without a result: {last}")))
     }
 
     /// Asks the scheduler for a place for a pod with one GPU. It never runs longer than that.
@@ -230,6 +235,15 @@ impl Probe<'_> {
             }
         }
     }
+}
+
+/// The looker's one line, and how far the node's clock was ahead of ours when it was read.
+fn seen(line: &str) -> Option<(Inside, f64)> {
+    let inside: Inside = serde_json::from_str(line).ok()?;
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century fit")]
+    let here = Utc::now().timestamp_millis() as f64 / 1000.0;
+    let skew = inside.time - here;
+    Some((inside, skew))
 }
 
 /// Which preflight an object belongs to.

@@ -3,10 +3,14 @@
 
 mod chunk;
 mod deployments;
+mod files;
+mod line;
 mod logs;
+mod pace;
 mod pods;
 mod reader;
 pub(crate) mod reconcile;
+mod stream;
 mod sweep;
 mod writer;
 

@@ -64,6 +64,37 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    fn state(&self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
+        }
+    }
+
+    fn reason(&self) -> Option<&String> {
+        match self {
+            Self::Succeeded => None,
+            Self::Failed { reason, .. } | Self::Cancelled { reason } => Some(reason),
+        }
+    }
+
+    fn message(&self) -> Option<&String> {
+        match self {
+            Self::Failed { message, .. } => Some(message),
+            Self::Succeeded | Self::Cancelled { .. } => None,
+        }
+    }
+
+    fn remedy(&self) -> Option<&String> {
+        match self {
+            Self::Failed { remedy, .. } => Some(remedy),
+            Self::Succeeded | Self::Cancelled { .. } => None,
+        }
+    }
+}
+
 /// Registers a manager and gives it a lease.
 ///
 /// # Errors
@@ -199,34 +230,40 @@ pub async fn claim(
         .collect())
 }
 
-/// Ends a command. False: the claim was not ours any more, and nothing was written.
+/// Ends commands, each by its order and the token of its claim, in one statement. Answers those whose claim was still
+/// ours; of the others nothing was written.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<bool, sqlx::Error> {
-    let (state, reason, message, remedy) = match outcome {
-        Outcome::Succeeded => ("succeeded", None, None, None),
-        Outcome::Failed {
-            reason,
-            message,
-            remedy,
-        } => ("failed", Some(reason), Some(message), Some(remedy)),
-        Outcome::Cancelled { reason } => ("cancelled", Some(reason), None, None),
+pub async fn finish(pool: &PgPool, ended: &[(i64, i64, &Outcome)]) -> Result<Vec<i64>, sqlx::Error> {
+    // Postgres' text holds no NUL, and a message may repeat anything that a cluster or a function said.
+    let text = |text: &str| text.replace('\0', "\u{fffd}");
+    let words = |pick: fn(&Outcome) -> Option<&String>| -> Vec<Option<String>> {
+        let picked = ended.iter().map(|(_, _, outcome)| pick(outcome));
+        picked.map(|word| word.map(|word| text(word))).collect()
     };
-    let ended = sqlx::query!(
-        "with ours as (delete from command_lease where seq = $1 and token = $2 returning seq)
-         update command c set state = $3, reason = $4, message = $5, remedy = $6, finished_at = now()
-           from ours where c.seq = ours.seq and c.state = 'waiting'",
-        claim.seq,
-        claim.token,
-        state,
-        reason,
-        message,
-        remedy
+    let states: Vec<String> = ended.iter().map(|(_, _, outcome)| outcome.state().to_owned()).collect();
+    sqlx::query_scalar!(
+        r#"with ended as (
+             select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+                 as e (seq, token, state, reason, message, remedy)
+         ), ours as (
+             delete from command_lease l using ended e where l.seq = e.seq and l.token = e.token returning l.seq
+         )
+         update command c
+            set state = e.state, reason = e.reason, message = e.message, remedy = e.remedy, finished_at = now()
+           from ours join ended e using (seq)
+          where c.seq = ours.seq and c.state = 'waiting'
+         returning c.seq"#,
+        &ended.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(),
+        &ended.iter().map(|(_, token, _)| *token).collect::<Vec<_>>(),
+        &states,
+        &words(Outcome::reason) as &[Option<String>],
+        &words(Outcome::message) as &[Option<String>],
+        &words(Outcome::remedy) as &[Option<String>],
     )
-    .execute(pool)
-    .await?;
-    Ok(ended.rows_affected() == 1)
+    .fetch_all(pool)
+    .await
 }
 
 /// Gives a command back, to be tried again after `delay`. `failed` counts it as an attempt. False: it was not ours.

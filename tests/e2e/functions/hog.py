@@ -1,7 +1,9 @@
-"""Takes too much of one thing, within bounds of its own: memory or processes. Or calls a neighbour: call URL."""
+"""Takes too much of one thing, within bounds of its own: memory, processes, disk or log. Or calls a neighbour: call URL. Or
+tells which of some addresses it reaches: around HOST:PORT..."""
 
 import json
 import os
+import socket
 import sys
 import time
 import urllib.request
@@ -29,6 +31,31 @@ def processes():
             sys.exit(1)
 
 
+def disk():
+    with open("/tmp/fill", "wb") as file:
+        for _ in range(200):
+            file.write(b"x" * MEBIBYTE)
+    # The node measures from time to time, and ends it.
+    time.sleep(300)
+
+
+def log():
+    ends = time.monotonic() + SECONDS
+    line = "flood " + "x" * 193 + "\n"
+    while time.monotonic() < ends:
+        sys.stdout.write(line * 1000)
+
+
+def around(*addresses):
+    for address in addresses:
+        host, port = address.rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=3).close()
+            print(address, "reached", flush=True)
+        except OSError:
+            print(address, "closed", flush=True)
+
+
 def call(url):
     ends = time.monotonic() + 600
     headers = {"Content-Type": "application/json"}
@@ -45,4 +72,5 @@ def call(url):
         time.sleep(0.2)
 
 
-{"memory": memory, "processes": processes, "call": call}[sys.argv[1]](*sys.argv[2:])
+TASKS = {"memory": memory, "processes": processes, "disk": disk, "log": log, "around": around, "call": call}
+TASKS[sys.argv[1]](*sys.argv[2:])

@@ -132,15 +132,25 @@ impl Client {
 
     /// The whole log of a process, byte for byte.
     pub async fn log(&self, id: Uuid) -> Vec<u8> {
+        self.log_as(id, "text/plain").await
+    }
+
+    /// The lines of the log of a process, and what else stands between them.
+    pub async fn log_lines(&self, id: Uuid) -> Vec<Value> {
+        let log = self.log_as(id, "application/x-ndjson").await;
+        let lines = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .filter(|line: &Value| line["cursor"].is_string())
+            .collect()
+    }
+
+    async fn log_as(&self, id: Uuid, accept: &str) -> Vec<u8> {
         let mut all = Vec::new();
         let mut after = "0.0".to_owned();
         loop {
-            let url = format!("{}/api/v1/processes/{id}/logs?after={after}&limit=1000", self.url);
-            let request = self
-                .http
-                .get(url)
-                .bearer_auth(&self.token)
-                .header("accept", "text/plain");
+            let url = format!("{}/api/v1/processes/{id}/logs?after={after}&limit=20000", self.url);
+            let request = self.http.get(url).bearer_auth(&self.token).header("accept", accept);
             let answer = request.send().await.expect("the API answers");
             assert_eq!(answer.status(), StatusCode::OK);
             let next = answer

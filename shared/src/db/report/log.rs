@@ -1,12 +1,12 @@
 //! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::pod::settle_process;
 use super::{ReportError, Watch, watched};
+use crate::log::Gap;
 
 /// One run of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub struct StreamKey {
 pub struct StreamCursor {
     /// Timestamp of the last stored line, nanoseconds since 1970. None: no line yet.
     pub time: Option<i64>,
+    /// The latest timestamp of all stored lines: later than `time` when the node's clock was set back.
+    pub latest: Option<i64>,
     /// Lines stored with exactly that timestamp.
     pub count: i32,
     /// SHA-256 of the last stored line.
@@ -34,22 +36,11 @@ pub struct StreamCursor {
     pub bytes: i64,
 }
 
-/// A known hole in a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// Timestamp of the last line before it, nanoseconds since 1970.
-    pub from: Option<i64>,
-    /// Timestamp of the first line after it.
-    pub to: Option<i64>,
-    /// Stable id of why.
-    pub reason: String,
-}
-
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seal {
-    /// A hole at its very end; none when it was read to the end.
-    pub gap: Option<Gap>,
+    /// Holes found last, in order; none when it was read to the end.
+    pub gaps: Vec<Gap>,
     /// How the end of the container was known: `seen`, `inferred` or `unknown`.
     pub end: &'static str,
 }
@@ -80,9 +71,9 @@ pub struct Chunk {
     pub key: StreamKey,
     /// Lines in it.
     pub lines: i32,
-    /// Timestamp of its first line.
+    /// The earliest timestamp in it.
     pub first_at: DateTime<Utc>,
-    /// Timestamp of its last line.
+    /// The latest one.
     pub last_at: DateTime<Utc>,
     /// The lines (`shared::log`).
     pub data: Vec<u8>,
@@ -116,7 +107,7 @@ pub async fn open_stream(
     .execute(&mut *transaction)
     .await?;
     let row = sqlx::query!(
-        "select cursor_time, cursor_count, cursor_hash, lines, bytes, seal from log_stream
+        "select cursor_time, cursor_count, cursor_hash, lines, bytes, last_at, seal from log_stream
           where pod_uid = $1 and container = $2 and restart = $3",
         key.pod_uid,
         key.container,
@@ -127,6 +118,7 @@ pub async fn open_stream(
     transaction.commit().await?;
     Ok(row.seal.is_none().then_some(StreamCursor {
         time: row.cursor_time,
+        latest: row.last_at.and_then(|at| at.timestamp_nanos_opt()),
         count: row.cursor_count,
         hash: row.cursor_hash,
         lines: row.lines,
@@ -229,7 +221,7 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
         sqlx::query!(
             // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
             "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
-                    first_at = coalesce(first_at, $9), last_at = $10, gaps = gaps || $11
+                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11
               where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
             chunk.key.pod_uid,
             chunk.key.container,
@@ -255,8 +247,7 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
 /// [`ReportError`].
 pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    let gaps =
-        serde_json::to_value(seal.gap.iter().collect::<Vec<_>>()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let gaps = serde_json::to_value(&seal.gaps).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let process = sqlx::query_scalar!(
         "update log_stream
             set gaps = gaps || $4, seal = case when gaps || $4 = '[]' then 'complete' else 'gap' end,

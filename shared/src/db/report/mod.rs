@@ -15,8 +15,8 @@ pub use change::{Change, RevisionRow, change, changed, put_off, revision, scaled
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
 pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
 pub use log::{
-    Chunk, Gap, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams,
-    seal_stream, set_reader,
+    Chunk, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
+    set_reader,
 };
 pub use pod::{Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pod, pods_refused};
 pub use process::{

@@ -1,5 +1,7 @@
 //! What functions printed. A place in a log is a [`Cursor`]: a chunk and a count of its lines.
 
+use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -20,6 +22,19 @@ pub struct LogChunk {
     pub attempt: i32,
     /// The lines ([`crate::log::lines`]).
     pub data: Vec<u8>,
+    /// Known holes in the log of its container's run: a list of [`crate::log::Gap`].
+    pub gaps: Value,
+}
+
+/// Which chunks can hold lines that are asked for. What is none does not count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkFilter {
+    /// Of this container.
+    pub container: Option<String>,
+    /// Not earlier than this.
+    pub since: Option<DateTime<Utc>>,
+    /// Earlier than this.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// Whether a log can still grow.
@@ -40,22 +55,60 @@ pub async fn chunks(
     process: Uuid,
     from: Cursor,
     until: i64,
+    filter: &ChunkFilter,
     limit: i64,
 ) -> Result<Vec<LogChunk>, sqlx::Error> {
     sqlx::query_as!(
         LogChunk,
         r#"select c.seq as "seq!", c.pod_uid as "pod_uid!", c.container as "container!", c.restart as "restart!",
-                  coalesce(s.attempt, 1) as "attempt!", c.data as "data!"
+                  coalesce(s.attempt, 1) as "attempt!", c.data as "data!", coalesce(s.gaps, '[]') as "gaps!"
              from log_chunk c
              left join log_stream s on s.pod_uid = c.pod_uid and s.container = c.container and s.restart = c.restart
             where c.process_id = $1 and c.seq >= $2 and (c.seq > $2 or c.lines > $3) and c.seq <= $4
+              and ($6::text is null or c.container = $6)
+              and ($7::timestamptz is null or c.last_at >= $7) and ($8::timestamptz is null or c.first_at <= $8)
             order by c.seq
             limit $5"#,
         process,
         from.seq,
         from.line,
         until,
-        limit
+        limit,
+        filter.container,
+        filter.since,
+        filter.until
+    )
+    .fetch_all(pool)
+    .await
+}
+
+/// Up to `limit` chunks before chunk `before`, the last ones first.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn chunks_before(
+    pool: &PgPool,
+    process: Uuid,
+    before: i64,
+    filter: &ChunkFilter,
+    limit: i64,
+) -> Result<Vec<LogChunk>, sqlx::Error> {
+    sqlx::query_as!(
+        LogChunk,
+        r#"select c.seq as "seq!", c.pod_uid as "pod_uid!", c.container as "container!", c.restart as "restart!",
+                  1 as "attempt!", c.data as "data!", '[]'::jsonb as "gaps!"
+             from log_chunk c
+            where c.process_id = $1 and c.seq < $2
+              and ($4::text is null or c.container = $4)
+              and ($5::timestamptz is null or c.last_at >= $5) and ($6::timestamptz is null or c.first_at <= $6)
+            order by c.seq desc
+            limit $3"#,
+        process,
+        before,
+        limit,
+        filter.container,
+        filter.since,
+        filter.until
     )
     .fetch_all(pool)
     .await

@@ -14,7 +14,9 @@ pub use cluster::{ClusterView, ManagerView, QueueView, cluster, clusters};
 pub use command::{CommandView, command};
 pub use event::{EventView, FeedCursor, events, feed, feed_end};
 pub use function::{FunctionSummary, FunctionView, RevisionView, build_log, function, functions};
-pub use log::{LogChunk, LogProgress, advance, chunks, kept, log_end, log_progress, tail_start};
+pub use log::{
+    ChunkFilter, LogChunk, LogProgress, advance, chunks, chunks_before, kept, log_end, log_progress, tail_start,
+};
 pub use pod::{LogStreamView, PodView, log_streams, pods};
 pub use process::{ProcessFilter, ProcessSummary, ProcessView, manifest, process, processes};
 pub use token::{Token, TokenRole, token};

@@ -1,0 +1,204 @@
+//! Lines that a filter wants, found before the answer begins: so the answer can say in its head how far it has looked. A
+//! search looks at so much of a log and goes on where it stopped when it is asked again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use octopus_shared::db::view::{self, LogChunk};
+use octopus_shared::log::{Cursor, lines};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::filter::Filter;
+use super::line::Lines;
+
+/// Chunks that are read at once.
+const PAGE: i64 = 32;
+/// Bytes that one search looks at, and that it finds.
+const LOOKED_AT: usize = 256 << 20;
+const FOUND: usize = 16 << 20;
+/// How long it may take.
+const TIME: Duration = Duration::from_secs(5);
+
+/// What a search found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) lines: Vec<Lines>,
+    /// How far it has looked.
+    pub(super) place: Cursor,
+    /// There may be more behind it.
+    pub(super) more: bool,
+}
+
+/// What a search may still do.
+struct Budget {
+    ends: Instant,
+    bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self {
+            ends: Instant::now() + TIME,
+            bytes: LOOKED_AT,
+        }
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.bytes == 0 || Instant::now() >= self.ends
+    }
+}
+
+/// The first `limit` lines after `place` that a filter wants.
+pub(super) async fn forward(
+    pool: &PgPool,
+    process: Uuid,
+    mut place: Cursor,
+    end: Cursor,
+    limit: usize,
+    filter: &Arc<Filter>,
+) -> Result<Found, sqlx::Error> {
+    let mut budget = Budget::new();
+    let (mut found, mut left, mut bytes) = (Vec::new(), limit, 0);
+    while place < end {
+        let chunks = view::chunks(pool, process, place, end.seq, &filter.chunks, PAGE).await?;
+        if chunks.is_empty() {
+            place = end;
+        }
+        for chunk in chunks {
+            budget.take(chunk.data.len());
+            let from = if chunk.seq == place.seq { at(place) } else { 0 };
+            let until = if chunk.seq == end.seq { at(end) } else { usize::MAX };
+            let lines = Lines {
+                chunk,
+                from,
+                until,
+                filter: filter.clone(),
+            };
+            let (count, stopped) = lines.count(left);
+            left -= count;
+            place = lines.place(stopped);
+            bytes += if count > 0 { lines.chunk.data.len() } else { 0 };
+            // A chunk without a line that is wanted may have a hole that is to be shown.
+            found.push(Lines {
+                until: stopped,
+                ..lines
+            });
+            if left == 0 || bytes >= FOUND || budget.is_spent() {
+                break;
+            }
+        }
+        if left == 0 || bytes >= FOUND || budget.is_spent() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    Ok(Found {
+        lines: found,
+        more: place < end,
+        place,
+    })
+}
+
+/// The place before the last `tail` lines that a filter wants, or how far back was looked.
+pub(super) async fn tail(
+    pool: &PgPool,
+    process: Uuid,
+    end: Cursor,
+    tail: usize,
+    filter: &Arc<Filter>,
+) -> Result<Cursor, sqlx::Error> {
+    let mut budget = Budget::new();
+    let (mut before, mut left) = (end.seq + 1, tail);
+    if tail == 0 {
+        return Ok(end);
+    }
+    loop {
+        let chunks = view::chunks_before(pool, process, before, &filter.chunks, PAGE).await?;
+        if chunks.is_empty() {
+            return Ok(Cursor::default());
+        }
+        for chunk in chunks {
+            budget.take(chunk.data.len());
+            before = chunk.seq;
+            match start_of_last(&chunk, &mut left, filter) {
+                Some(line) => return Ok(Cursor { seq: before, line }),
+                None if budget.is_spent() => return Ok(Cursor { seq: before, line: 0 }),
+                None => {}
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Where the last `left` lines of a chunk that are wanted begin; else `left` less those that are.
+fn start_of_last(chunk: &LogChunk, left: &mut usize, filter: &Filter) -> Option<i32> {
+    let wanted: Vec<usize> = lines(&chunk.data)
+        .enumerate()
+        .filter(|(_, line)| filter.wants(line))
+        .map(|(index, _)| index)
+        .collect();
+    match wanted.len().checked_sub(*left) {
+        Some(skipped) => wanted.get(skipped).and_then(|index| i32::try_from(*index).ok()),
+        None => {
+            *left -= wanted.len();
+            None
+        }
+    }
+}
+
+fn at(place: Cursor) -> usize {
+    usize::try_from(place.line).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use octopus_shared::db::view::ChunkFilter;
+    use octopus_shared::log::push_line;
+
+    use super::*;
+
+    #[test]
+    fn a_search_has_an_end() {
+        let mut budget = Budget::new();
+        assert!(!budget.is_spent());
+        budget.take(LOOKED_AT - 1);
+        assert!(!budget.is_spent());
+        budget.take(2);
+        assert!(budget.is_spent());
+        let late = Budget {
+            ends: Instant::now(),
+            bytes: 1,
+        };
+        assert!(late.is_spent());
+    }
+
+    #[test]
+    fn the_last_lines_are_found_across_chunks() {
+        let filter = Filter::new(ChunkFilter::default(), Some("x"), None).unwrap();
+        let chunk = |contents: &[&str]| {
+            let mut data = Vec::new();
+            for content in contents {
+                push_line(&mut data, chrono::DateTime::from_timestamp_nanos(1), content.as_bytes());
+            }
+            LogChunk {
+                seq: 1,
+                pod_uid: String::new(),
+                container: String::new(),
+                restart: 0,
+                attempt: 1,
+                data,
+                gaps: serde_json::json!([]),
+            }
+        };
+        let mut left = 3;
+        assert_eq!(start_of_last(&chunk(&["x", "a", "x", "b"]), &mut left, &filter), None);
+        assert_eq!(left, 1);
+        assert_eq!(start_of_last(&chunk(&["a"]), &mut left, &filter), None);
+        assert_eq!(start_of_last(&chunk(&["x", "x", "a"]), &mut left, &filter), Some(1));
+    }
+}

@@ -1,0 +1,241 @@
+//! Transitions and printed lines of one process, merged in order of time.
+//!
+//! Both have an order of their own, which is kept: a transition comes before the first line that the node did not receive
+//! earlier than it was recorded. So a place is a place in each of the two, and a page goes on where the one before ended,
+//! whatever came in between.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use octopus_shared::db::view::{self, ChunkFilter, EventView};
+use octopus_shared::log::Cursor;
+use serde::Serialize;
+use sqlx::PgPool;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::filter::Filter;
+use super::line::{Entry, Gap, Line, Lines};
+use super::source::kept;
+
+/// Chunks that are read at once.
+const PAGE: i64 = 16;
+/// Bytes of printed lines in a page, or a little more.
+const BYTES: usize = 8 << 20;
+
+/// A place in a story: after a transition and after a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    event: i64,
+    log: Cursor,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.event, self.log)
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const REFUSED: &str = "it is no cursor of a story";
+        let (event, log) = text.split_once('-').ok_or(REFUSED)?;
+        let place = Self {
+            event: event.parse().map_err(|_| REFUSED)?,
+            log: log.parse().map_err(|_| REFUSED)?,
+        };
+        let is_place = place.event >= 0 && place.log.seq >= 0 && place.log.line >= 0;
+        is_place.then_some(place).ok_or(REFUSED)
+    }
+}
+
+/// One thing that happened. Just one of `event`, `line` and `gap` is there.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Told {
+    /// The place after it: `after` of a reader that goes on.
+    cursor: String,
+    /// A transition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<EventView>,
+    /// A printed line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<Line>,
+    /// A known hole before the next line of its container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<Gap>,
+    #[serde(skip)]
+    content: Vec<u8>,
+}
+
+impl Told {
+    /// It as a line of text, without a newline.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Nanos, true);
+        let mut text = Vec::new();
+        if let Some(line) = &self.line {
+            text.extend_from_slice(time(line.at).as_bytes());
+            text.push(b' ');
+            text.extend_from_slice(&self.content);
+        }
+        if let Some(event) = &self.event {
+            text.extend_from_slice(format!("{} === {}", time(event.at), event.state.as_str()).as_bytes());
+            for words in [&event.reason, &event.message].into_iter().flatten() {
+                text.extend_from_slice(format!(": {}", words.replace(['\n', '\r'], " ")).as_bytes());
+            }
+        }
+        if let Some(gap) = &self.gap {
+            text.extend_from_slice(gap.mark().as_bytes());
+        }
+        text
+    }
+}
+
+/// A part of a story.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) told: Vec<Told>,
+    pub(crate) place: Place,
+    /// There is or may be more behind it.
+    pub(crate) more: bool,
+    left: usize,
+    bytes: usize,
+}
+
+impl Page {
+    fn new(place: Place, limit: usize) -> Self {
+        Self {
+            told: Vec::new(),
+            place,
+            more: false,
+            left: limit,
+            bytes: 0,
+        }
+    }
+
+    /// Transitions until a time. True: the page is full.
+    fn events_until(&mut self, events: &mut VecDeque<EventView>, at: Option<DateTime<Utc>>) -> bool {
+        while self.left > 0
+            && let Some(event) = events.pop_front_if(|event| at.is_none_or(|at| event.at <= at))
+        {
+            self.place.event = event.number;
+            self.left -= 1;
+            self.push(Told {
+                cursor: self.place.to_string(),
+                event: Some(event),
+                line: None,
+                gap: None,
+                content: Vec::new(),
+            });
+        }
+        self.is_full()
+    }
+
+    /// The lines of a chunk, with the transitions before each. True: the page is full.
+    fn lines(&mut self, events: &mut VecDeque<EventView>, lines: &Lines) -> bool {
+        let mut gaps = Vec::new();
+        for entry in lines.entries() {
+            let printed = match entry {
+                Entry::Gap(gap) => {
+                    gaps.push(gap);
+                    continue;
+                }
+                Entry::Line(printed) => printed,
+            };
+            if self.events_until(events, Some(printed.line.at)) {
+                return true;
+            }
+            for gap in gaps.drain(..) {
+                self.push(Told {
+                    cursor: self.place.to_string(),
+                    event: None,
+                    line: None,
+                    gap: Some(gap),
+                    content: Vec::new(),
+                });
+            }
+            self.place.log = lines.place(printed.index + 1);
+            self.left -= 1;
+            self.bytes += printed.line.content.len();
+            self.push(Told {
+                cursor: self.place.to_string(),
+                event: None,
+                line: Some(lines.describe(&printed)),
+                gap: None,
+                content: printed.line.content.to_vec(),
+            });
+            if self.is_full() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn push(&mut self, told: Told) {
+        self.told.push(told);
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.bytes >= BYTES
+    }
+}
+
+/// Up to `limit` transitions and lines after a place.
+pub(crate) async fn page(pool: &PgPool, process: Uuid, from: Place, limit: i64) -> Result<Page, sqlx::Error> {
+    let mut page = Page::new(from, usize::try_from(limit).unwrap_or_default());
+    let mut events = VecDeque::from(view::events(pool, process, from.event, limit).await?);
+    let end = view::log_end(pool, process).await?;
+    let mut kept = if end == Cursor::default() {
+        kept(pool, process).await?
+    } else {
+        None
+    };
+    let filter = Arc::new(Filter::default());
+    loop {
+        let before = page.place.log;
+        let chunks = match kept.take() {
+            Some(chunk) => vec![chunk],
+            None => view::chunks(pool, process, page.place.log, end.seq, &ChunkFilter::default(), PAGE).await?,
+        };
+        for chunk in chunks {
+            let place = page.place.log;
+            let from = if chunk.seq == place.seq { place.line } else { 0 };
+            let lines = Lines {
+                chunk,
+                from: usize::try_from(from).unwrap_or_default(),
+                until: usize::MAX,
+                filter: filter.clone(),
+            };
+            if page.lines(&mut events, &lines) {
+                page.more = true;
+                return Ok(page);
+            }
+        }
+        if page.place.log == before {
+            break;
+        }
+    }
+    page.more = page.events_until(&mut events, None);
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_survive_the_way_through_a_client() {
+        let place = Place {
+            event: 3,
+            log: Cursor { seq: 7, line: 2 },
+        };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for hostile in ["", "3", "-1-2.3", "3-x", "3--7.2", "3-7.-2", "99999999999999999999-1.1"] {
+            assert!(hostile.parse::<Place>().is_err(), "{hostile}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The files that a node keeps a log in, as far as they can be told apart from outside. Pure.
+//!
+//! Only the newest file can be read, and a followed stream does not say when it goes on to the next one. What can be asked
+//! is the first timestamp of the newest file, its head. With it a stream that hangs on an old file is recognized, a
+//! timestamp in the middle of a line is told from one that the function printed, and a change of files at which lines may
+//! have been missed is put on record.
+
+use std::collections::VecDeque;
+
+use octopus_shared::log::Gap;
+
+/// Bytes without which no node rotates a log: the smallest size that operators set.
+const LEAST: usize = 1 << 20;
+/// Whoever printed nothing for so long before a new file began did not print during the change of files.
+const REST: i64 = 500_000_000;
+/// Heads and rests that are remembered.
+const REMEMBERED: usize = 64;
+/// Nodes look at the size of logs this often: what lies between two files is less than this away from both.
+const ROUND: i64 = 10_000_000_000;
+/// While a log is rotated, lines of the old file may be later than those of the new one, by less than this.
+const SKEW: i64 = 50_000_000;
+/// Lines that are printed meanwhile at most.
+const RECENT: usize = 8192;
+
+/// What is known of the files of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// First timestamps of the newest files, the newest last.
+    heads: VecDeque<i64>,
+    /// Bytes since the newest head was seen.
+    bytes: usize,
+    /// Timestamps of the last lines.
+    recent: VecDeque<i64>,
+    /// Lines that came after a rest.
+    rested: VecDeque<i64>,
+    /// Heads that the stream has gone or will go on to, and may have missed the end of the file before.
+    unproven: VecDeque<i64>,
+}
+
+impl Files {
+    /// The stream shows the beginning of a file, and nothing before it is missing that is not on record.
+    pub(crate) fn entered(&mut self, head: i64) {
+        if !self.begins(head) {
+            remember(&mut self.heads, head, REMEMBERED);
+            self.bytes = 0;
+        }
+        self.unproven.retain(|unproven| *unproven != head);
+    }
+
+    /// A line came.
+    pub(crate) fn read(&mut self, at: i64, bytes: usize) {
+        if self.recent.back().is_some_and(|last| at - last >= REST) {
+            remember(&mut self.rested, at, REMEMBERED);
+        }
+        remember(&mut self.recent, at, RECENT);
+        self.bytes += bytes;
+    }
+
+    /// The stream was opened in the middle of a log of so many bytes.
+    pub(crate) fn opened(&mut self, bytes: i64) {
+        self.bytes = self.bytes.max(usize::try_from(bytes).unwrap_or_default().min(LEAST));
+    }
+
+    /// Whether enough was printed for the node to have rotated.
+    pub(crate) fn may_have_changed(&self) -> bool {
+        self.bytes >= LEAST
+    }
+
+    /// The node was asked for the newest head.
+    pub(crate) fn looked(&mut self, head: i64) {
+        if self.begins(head) {
+            return;
+        }
+        // The first one that is learned of a stream is that of the file in which it was opened.
+        if !self.heads.is_empty() {
+            remember(&mut self.unproven, head, REMEMBERED);
+            self.bytes = 0;
+        }
+        remember(&mut self.heads, head, REMEMBERED);
+    }
+
+    /// Whether a file is known to begin with this timestamp.
+    pub(crate) fn begins(&self, at: i64) -> bool {
+        self.heads.contains(&at)
+    }
+
+    /// Whether the stream has not come to the file with this head yet.
+    fn is_ahead(&self, head: i64) -> bool {
+        let last = self.recent.back();
+        last.is_some_and(|last| *last < head + SKEW) && !self.recent.contains(&head)
+    }
+
+    /// Whether the newest file is another one than the stream is in, the very next. `head`: None when nothing is in it yet.
+    pub(crate) fn is_next(&self, head: Option<i64>) -> bool {
+        let Some(last) = self.recent.back() else { return false };
+        head.is_none_or(|head| self.is_ahead(head) && head < last + ROUND)
+    }
+
+    /// A place that the stream has come past, and before which lines may be missing. `over`: nothing more comes.
+    pub(crate) fn unproven(&mut self, over: bool) -> Option<Gap> {
+        let head = *self.unproven.front().filter(|head| over || !self.is_ahead(**head))?;
+        self.unproven.pop_front();
+        if self.rested.contains(&head) {
+            return None;
+        }
+        Some(Gap {
+            from: None,
+            to: Some(head),
+            reason: "rotation".into(),
+            cut: true,
+            bytes: None,
+        })
+    }
+}
+
+fn remember(times: &mut VecDeque<i64>, time: i64, many: usize) {
+    if times.len() == many {
+        times.pop_front();
+    }
+    times.push_back(time);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn busy() -> Files {
+        let mut files = Files::default();
+        files.entered(10);
+        for at in 10..100 {
+            files.read(at, LEAST / 50);
+        }
+        files
+    }
+
+    #[test]
+    fn a_little_log_is_not_asked_about() {
+        let mut files = Files::default();
+        files.entered(10);
+        files.read(10, 100);
+        files.opened(200);
+        assert!(!files.may_have_changed());
+        assert!(busy().may_have_changed());
+        files.opened(i64::MAX);
+        assert!(files.may_have_changed(), "it was opened in the middle of a long log");
+    }
+
+    #[test]
+    fn a_change_of_files_that_was_not_seen_is_on_record() {
+        let mut files = busy();
+        files.looked(200);
+        assert_eq!(files.unproven(false), None, "not there yet");
+        files.read(150, 1);
+        assert_eq!(files.unproven(false), None, "not there yet");
+        files.read(200, 1);
+        let gap = files.unproven(false).unwrap();
+        assert_eq!((gap.to, gap.reason.as_str(), gap.cut), (Some(200), "rotation", true));
+        files.looked(200);
+        assert_eq!(files.unproven(true), None, "it is the same file");
+        files.looked(300);
+        assert!(files.unproven(true).is_some(), "nothing more comes");
+        files.looked(400);
+        files.read(400 + SKEW, 1);
+        assert!(files.unproven(false).is_some(), "it has gone by");
+    }
+
+    #[test]
+    fn a_change_of_files_that_was_seen_or_during_a_rest_is_none() {
+        let mut files = busy();
+        files.looked(200);
+        files.entered(200);
+        assert_eq!(files.unproven(true), None);
+        files.read(200, 1);
+        files.read(200 + SECOND, 1);
+        files.looked(200 + SECOND);
+        assert_eq!(files.unproven(true), None);
+    }
+
+    #[test]
+    fn the_first_head_of_a_resumed_stream_is_no_change() {
+        let mut files = Files::default();
+        files.read(300, LEAST);
+        files.looked(200);
+        assert_eq!(files.unproven(true), None);
+        files.looked(400);
+        assert!(files.unproven(true).is_some());
+    }
+
+    #[test]
+    fn files_are_known_by_their_heads() {
+        let mut files = Files::default();
+        assert!(!files.begins(1), "nothing is known");
+        files.entered(10);
+        files.looked(50);
+        assert!(files.begins(10) && files.begins(50) && !files.begins(30));
+        for head in 100..200 {
+            files.looked(head);
+        }
+        assert!(files.begins(199) && !files.begins(10), "few are remembered");
+    }
+
+    #[test]
+    fn the_next_file_is_another_one_and_follows_at_once() {
+        let mut files = Files::default();
+        assert!(!files.is_next(None), "nothing was read");
+        let last = 100 * SECOND;
+        for at in last - 50..=last {
+            files.read(at, 1);
+        }
+        assert!(files.is_next(None), "nothing is in it yet");
+        assert!(files.is_next(Some(last + 1)) && files.is_next(Some(last + 9 * SECOND)));
+        assert!(files.is_next(Some(last - 1000)), "both are written to for a moment");
+        assert!(!files.is_next(Some(last - 10)), "it is this one");
+        assert!(!files.is_next(Some(last - SECOND)), "it is this one");
+        assert!(!files.is_next(Some(last + 12 * SECOND)), "there may be one in between");
+    }
+}

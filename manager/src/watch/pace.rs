@@ -1,0 +1,205 @@
+//! When something is due while a stream is read. Pure: it is told the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A chunk is written this long after its first line came, or when it is full.
+const FLUSH_AFTER: Duration = Duration::from_millis(150);
+/// The anchor is given up this long after a line that is later than all stored ones.
+const SEARCH_LATE: Duration = Duration::from_secs(2);
+/// And this long after the first line in any case.
+const SEARCH: Duration = Duration::from_secs(60);
+/// Silence after which a stream is suspected to hang on a file that was rotated away.
+const SUSPECT: Duration = Duration::from_secs(1);
+/// Between two suspicions.
+const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
+/// Nodes look at the size of logs every 10 s: later in a silence no log is rotated.
+const SUSPECT_UNTIL: Duration = Duration::from_secs(14);
+/// Kubelets look at a silent file every second: what it still has comes within this time.
+const DRAINED: Duration = Duration::from_millis(1500);
+/// Between two looks at the newest file while lines come.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// Between two questions about timestamps in lines.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// The batch has waited long enough.
+    Flush,
+    /// The search for the last stored line has.
+    Search,
+    /// The stream is silent: does it hang?
+    Look,
+    /// Nothing came for long.
+    Idle,
+}
+
+/// The deadlines of one stream.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    last_bytes: Instant,
+    flush: Option<Instant>,
+    search: Option<Instant>,
+    look: Option<Instant>,
+    asked: Option<Instant>,
+    hangs_since: Option<Instant>,
+}
+
+impl Pace {
+    /// A followed stream without a byte for this long is opened again: its connection may have died silently.
+    pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+    pub(crate) fn new() -> Self {
+        Self {
+            last_bytes: Instant::now(),
+            flush: None,
+            search: None,
+            look: None,
+            asked: None,
+            hangs_since: None,
+        }
+    }
+
+    /// The next time at which something is due.
+    pub(crate) fn next(&self) -> Instant {
+        let all = [self.flush, self.search, self.look];
+        let idle = self.last_bytes + Self::IDLE;
+        all.into_iter().flatten().fold(idle, Instant::min)
+    }
+
+    pub(crate) fn due(&self, now: Instant) -> Due {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.flush) {
+            Due::Flush
+        } else if is_due(self.search) {
+            Due::Search
+        } else if is_due(self.look) {
+            Due::Look
+        } else if self.last_bytes + Self::IDLE <= now {
+            Due::Idle
+        } else {
+            Due::Nothing
+        }
+    }
+
+    pub(crate) fn bytes_came(&mut self, now: Instant) {
+        self.last_bytes = now;
+        self.hangs_since = None;
+    }
+
+    pub(crate) fn set_flush(&mut self, now: Instant, waits: bool) {
+        self.flush = waits.then(|| self.flush.unwrap_or(now + FLUSH_AFTER));
+    }
+
+    pub(crate) fn set_search(&mut self, now: Instant, searches: bool, is_late: bool) {
+        self.search = searches.then(|| {
+            let until = self.search.unwrap_or(now + SEARCH);
+            if is_late { until.min(now + SEARCH_LATE) } else { until }
+        });
+    }
+
+    /// Bytes came, and the log is so long that it may be rotated.
+    pub(crate) fn set_look(&mut self, now: Instant, looks: bool) {
+        self.look = looks.then(|| now + SUSPECT);
+    }
+
+    pub(crate) fn is_long_since_look(&self, now: Instant) -> bool {
+        self.asked.is_none_or(|asked| now - asked >= LOOK_EVERY)
+    }
+
+    pub(crate) fn may_ask(&self, now: Instant) -> bool {
+        self.asked.is_none_or(|asked| now - asked >= ASK_EVERY)
+    }
+
+    /// The node was asked.
+    pub(crate) fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// The silent stream has shown all of the newest file.
+    pub(crate) fn does_not_hang(&mut self) {
+        self.hangs_since = None;
+        self.look = self.look.and_then(|look| {
+            let again = look + SUSPECT_AGAIN;
+            (again <= self.last_bytes + SUSPECT_UNTIL).then_some(again)
+        });
+    }
+
+    /// It has not. True: for so long that nothing more is on its way; else it is looked at again.
+    pub(crate) fn hangs_for_long(&mut self, now: Instant) -> bool {
+        let since = *self.hangs_since.get_or_insert(now);
+        self.look = Some(since + DRAINED);
+        now - since >= DRAINED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_waits_for_a_moment_from_its_first_line() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_flush(start, true);
+        pace.set_flush(start + FLUSH_AFTER / 2, true);
+        assert_eq!(pace.next(), start + FLUSH_AFTER);
+        assert_eq!(pace.due(start), Due::Nothing);
+        assert_eq!(pace.due(start + FLUSH_AFTER), Due::Flush);
+        pace.set_flush(start, false);
+        assert_eq!(pace.due(start + Pace::IDLE), Due::Idle);
+    }
+
+    #[test]
+    fn a_search_ends_soon_after_a_late_line() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_search(start, true, false);
+        assert_eq!(pace.next(), start + SEARCH);
+        pace.set_search(start + SUSPECT, true, true);
+        pace.set_search(start + 2 * SUSPECT, true, true);
+        assert_eq!(pace.due(start + SUSPECT + SEARCH_LATE), Due::Search);
+        pace.set_search(start, false, false);
+        assert_eq!(pace.due(start + SEARCH_LATE), Due::Nothing);
+    }
+
+    #[test]
+    fn a_silent_stream_is_suspected_for_a_round_of_the_node() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_look(start, true);
+        let mut looks = 0;
+        while pace.due(pace.next()) == Due::Look {
+            looks += 1;
+            pace.does_not_hang();
+        }
+        assert_eq!(looks, 7);
+        assert_eq!(pace.due(pace.next()), Due::Idle);
+    }
+
+    #[test]
+    fn a_stream_hangs_when_it_is_silent_beside_a_newer_file() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_look(start, true);
+        assert!(!pace.hangs_for_long(start + SUSPECT));
+        assert_eq!(pace.next(), start + SUSPECT + DRAINED);
+        assert!(pace.hangs_for_long(pace.next()));
+        assert!(!pace.hangs_for_long(start + SUSPECT + DRAINED / 2));
+        pace.bytes_came(start);
+        assert!(!pace.hangs_for_long(start + 2 * (SUSPECT + DRAINED)), "it goes on");
+    }
+
+    #[test]
+    fn a_node_is_not_asked_too_often() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        assert!(pace.may_ask(start) && pace.is_long_since_look(start));
+        pace.asked(start);
+        assert!(!pace.may_ask(start) && pace.may_ask(start + ASK_EVERY));
+        assert!(!pace.is_long_since_look(start + ASK_EVERY) && pace.is_long_since_look(start + LOOK_EVERY));
+    }
+}
