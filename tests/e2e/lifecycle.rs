@@ -103,6 +103,7 @@ async fn a_task_shows_why_it_failed() {
     );
     assert!(!gone["remedy"].as_str().unwrap().is_empty());
     assert_eq!(stack.client.log(process).await, b"before the end\n");
+    assert_eq!(gone["last_lines"], json!(["before the end"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -200,6 +200,46 @@ async fn the_end_of_a_log_that_outlives_its_chunks_is_told() {
 }
 
 #[tokio::test]
+async fn a_failure_comes_with_the_last_lines_of_the_log() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    let shown = async || {
+        let process = api.read(&format!("/api/v1/processes/{id}")).await;
+        process["last_lines"].as_array().unwrap().clone()
+    };
+    assert_eq!(shown().await, [] as [Value; 0]);
+    // The beginning of this chunk is too far from its end to be looked at.
+    let long = "\u{fc}".repeat(10_000);
+    print(&database, id, 1, &[(1, b"far away"), (2, long.as_bytes()), (3, b"3")]).await;
+    print(
+        &database,
+        id,
+        2,
+        &[(4, b""), (5, b"\xff"), (6, "\u{fc}".repeat(501).as_bytes())],
+    )
+    .await;
+    becomes(&database, id, "created", "running", None, 7).await;
+    assert_eq!(shown().await, [] as [Value; 0]);
+    becomes(&database, id, "created", "failing", Some("crash_loop"), 8).await;
+    assert_eq!(shown().await, ["3", "", "\u{fffd}", &"\u{fc}".repeat(500)]);
+    let many: Vec<_> = (0..30).map(|number| (9, number.to_string())).collect();
+    let many: Vec<_> = many.iter().map(|(second, line)| (*second, line.as_bytes())).collect();
+    print(&database, id, 3, &many).await;
+    becomes(&database, id, "gone", "failed", Some("exit_code"), 10).await;
+    let expected: Vec<String> = (20..30).map(|number| number.to_string()).collect();
+    assert_eq!(shown().await, expected);
+    sqlx::raw_sql(
+        "insert into log_kept (function_name, process_id, data) select 'hello', process_id, data from log_chunk where seq = 2;
+         delete from log_chunk",
+    )
+    .execute(&database.owner)
+    .await
+    .unwrap();
+    assert_eq!(shown().await.len(), 3);
+}
+
+#[tokio::test]
 async fn what_is_no_story_is_refused() {
     let database = Database::new().await;
     let api = Api::start(&database).await;

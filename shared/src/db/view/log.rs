@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::log::Cursor;
+use crate::log::{Cursor, lines};
 
 /// A stored chunk and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +176,35 @@ pub async fn advance(pool: &PgPool, process: Uuid, from: Cursor, lines: i64) -> 
         seq: row.seq,
         line: row.line,
     }))
+}
+
+/// The last lines of a log for people: few, and short. What is not UTF-8 is replaced.
+pub(super) async fn last_lines(pool: &PgPool, process: Uuid) -> Result<Vec<String>, sqlx::Error> {
+    const LINES: usize = 10;
+    // The end of a chunk is enough: what it cuts in two has no timestamp and is left out.
+    let mut ends = sqlx::query_scalar!(
+        r#"select substring(data from greatest(1, length(data) - 16383)) as "data!"
+             from log_chunk where process_id = $1 order by seq desc limit $2"#,
+        process,
+        LINES as i64
+    )
+    .fetch_all(pool)
+    .await?;
+    if ends.is_empty() {
+        ends.extend(kept(pool, process).await?);
+    }
+    let newest_first = ends.iter().flat_map(|data| lines(data).rev());
+    let mut last: Vec<String> = newest_first.take(LINES).map(|line| shortened(line.content)).collect();
+    last.reverse();
+    Ok(last)
+}
+
+/// The last characters of a line.
+fn shortened(content: &[u8]) -> String {
+    const CHARACTERS: usize = 500;
+    let text = String::from_utf8_lossy(content);
+    let skipped = text.chars().count().saturating_sub(CHARACTERS);
+    text.chars().skip(skipped).collect()
 }
 
 /// The end of the log, when its chunks were dropped and it was its function's newest run.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::log::last_lines;
 use super::pod::{LogStreamView, PodView, log_streams, pods};
 use super::waiting::{WaitedFor, WaitingFor, waiting};
 use crate::process::{Lifecycle, ProcessKind, ProcessState};
@@ -77,6 +78,9 @@ pub struct ProcessView {
     pub pods: Vec<PodView>,
     /// The logs of its containers' runs, the oldest first.
     pub log_streams: Vec<LogStreamView>,
+    /// The last lines of its log, while it is `failed` or `failing`: up to 10, of the last 500 characters each.
+    #[serde(default)]
+    pub last_lines: Vec<String>,
 }
 
 /// Which processes are listed. What is none does not count.
@@ -197,12 +201,17 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sql
         return Ok(None);
     };
     let (pods, log_streams) = (pods(pool, id).await?, log_streams(pool, id).await?);
+    let last_lines = match summary.state {
+        ProcessState::Failed | ProcessState::Failing => last_lines(pool, id).await?,
+        _ => Vec::new(),
+    };
     Ok(Some(ProcessView {
         summary,
         spec,
         last_event,
         pods,
         log_streams,
+        last_lines,
     }))
 }
 
