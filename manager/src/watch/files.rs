@@ -27,6 +27,8 @@ const RECENT: usize = 8192;
 pub(crate) struct Files {
     /// First timestamps of the newest files, the newest last.
     heads: VecDeque<i64>,
+    /// That of the file that the stream is in, as far as that is known.
+    current: Option<i64>,
     /// Bytes since the newest head was seen.
     bytes: usize,
     /// Timestamps of the last lines.
@@ -44,6 +46,7 @@ impl Files {
             remember(&mut self.heads, head, REMEMBERED);
             self.bytes = 0;
         }
+        self.current = Some(head);
         self.unproven.retain(|unproven| *unproven != head);
     }
 
@@ -61,9 +64,9 @@ impl Files {
         self.bytes = self.bytes.max(usize::try_from(bytes).unwrap_or_default().min(LEAST));
     }
 
-    /// Whether enough was printed for the node to have rotated.
+    /// Whether enough was printed for the node to have rotated, or it has and the stream has not come so far.
     pub(crate) fn may_have_changed(&self) -> bool {
-        self.bytes >= LEAST
+        self.bytes >= LEAST || !self.unproven.is_empty()
     }
 
     /// The node was asked for the newest head.
@@ -75,6 +78,8 @@ impl Files {
         if !self.heads.is_empty() {
             remember(&mut self.unproven, head, REMEMBERED);
             self.bytes = 0;
+        } else {
+            self.current = Some(head);
         }
         remember(&mut self.heads, head, REMEMBERED);
     }
@@ -82,6 +87,16 @@ impl Files {
     /// Whether a file is known to begin with this timestamp.
     pub(crate) fn begins(&self, at: i64) -> bool {
         self.heads.contains(&at)
+    }
+
+    /// Whether the file with this head comes right after the one that the stream is in: a follower that lags behind goes on to
+    /// the newest one.
+    pub(crate) fn follows(&self, head: i64) -> bool {
+        let place = |head| self.heads.iter().position(|known| *known == head);
+        match (self.current.and_then(place), place(head)) {
+            (Some(current), Some(next)) => next <= current + 1,
+            _ => true,
+        }
     }
 
     /// Whether the stream has not come to the file with this head yet.
@@ -100,6 +115,7 @@ impl Files {
     pub(crate) fn unproven(&mut self, over: bool) -> Option<Gap> {
         let head = *self.unproven.front().filter(|head| over || !self.is_ahead(**head))?;
         self.unproven.pop_front();
+        self.current = Some(head);
         if self.rested.contains(&head) {
             return None;
         }
@@ -151,6 +167,7 @@ mod tests {
     fn a_change_of_files_that_was_not_seen_is_on_record() {
         let mut files = busy();
         files.looked(200);
+        assert!(files.may_have_changed(), "the stream is still in the old one");
         assert_eq!(files.unproven(false), None, "not there yet");
         files.read(150, 1);
         assert_eq!(files.unproven(false), None, "not there yet");
@@ -199,6 +216,21 @@ mod tests {
             files.looked(head);
         }
         assert!(files.begins(199) && !files.begins(10), "few are remembered");
+    }
+
+    #[test]
+    fn a_follower_that_lags_behind_may_pass_over_a_file() {
+        let mut files = busy();
+        files.looked(200);
+        assert!(files.follows(200));
+        files.looked(300);
+        assert!(files.follows(200) && !files.follows(300));
+        files.entered(200);
+        assert!(files.follows(300));
+        files.read(300, 1);
+        assert!(files.unproven(false).is_some());
+        files.looked(400);
+        assert!(files.follows(400), "it has gone on without being seen");
     }
 
     #[test]

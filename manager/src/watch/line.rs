@@ -75,7 +75,7 @@ impl Stamped {
         let line = log::parse_line(&raw.bytes)?;
         let (mut whole, mut seam) = (Vec::with_capacity(line.content.len()), None);
         let mut begin = 0;
-        for part in parts(&line, &is_seam) {
+        for part in parts(raw, &line, &is_seam) {
             whole.extend_from_slice(&line.content[begin..part.stamp.start]);
             begin = part.stamp.end;
             if part.rotated {
@@ -93,10 +93,11 @@ impl Stamped {
 
     /// The timestamps in the middle of a line that are the node's if a file of the log begins with them.
     pub(crate) fn doubtful(raw: &Raw) -> Vec<DateTime<Utc>> {
-        let Some(line) = log::parse_line(&raw.bytes) else {
+        let has_another = month(raw).is_some_and(|(month, rest)| memmem::find(rest, month).is_some());
+        let Some(line) = log::parse_line(&raw.bytes).filter(|_| has_another) else {
             return Vec::new();
         };
-        let all = parts(&line, &|_| true);
+        let all = parts(raw, &line, &|_| true);
         all.filter(|part| part.rotated).map(|part| part.at).collect()
     }
 
@@ -109,6 +110,15 @@ impl Stamped {
             Some((at, offset)) => Some((at, begin + offset)),
             None => Some((rest.at, begin)),
         };
+        self
+    }
+
+    /// What comes after the cut, as a line: what comes before it belongs to another one.
+    pub(crate) fn second_half(mut self) -> Self {
+        if let Some((at, offset)) = self.seam.take() {
+            self.at = at;
+            self.content.drain(..offset);
+        }
         self
     }
 
@@ -132,28 +142,33 @@ struct Part {
 
 /// The timestamps that the node put into a line. They do not run backwards, but for those of two files, which the runtime
 /// writes at the same time for a moment.
-fn parts(line: &log::Line<'_>, is_seam: &impl Fn(DateTime<Utc>) -> bool) -> impl Iterator<Item = Part> {
+fn parts<'a>(
+    raw: &'a Raw,
+    line: &log::Line<'a>,
+    is_seam: &'a impl Fn(DateTime<Utc>) -> bool,
+) -> impl Iterator<Item = Part> {
     let content = line.content;
-    // All have the year and the month of the line: one search finds them among longer texts.
-    let month = line.at.format("%Y-%m-").to_string();
-    let month = if memmem::find(content, month.as_bytes()).is_some() {
-        Some(month)
-    } else {
-        None
-    };
+    // All begin with the year and the month of the line: one search finds them among longer texts.
+    let month = month(raw).map(|(month, _)| month);
+    let month = month.filter(|month| memmem::find(content, month).is_some());
     let (mut begin, mut last) = (0, line.at);
     std::iter::from_fn(move || {
-        let part = next_part(content, begin, last, month.as_deref()?, is_seam)?;
+        let part = next_part(content, begin, last, month?, is_seam)?;
         (begin, last) = (part.stamp.end, part.at);
         Some(part)
     })
+}
+
+/// `2026-01-` of a line's own timestamp, and what comes after it.
+fn month(raw: &Raw) -> Option<(&[u8], &[u8])> {
+    raw.bytes.split_at_checked(8)
 }
 
 fn next_part(
     content: &[u8],
     begin: usize,
     last: DateTime<Utc>,
-    month: &str,
+    month: &[u8],
     is_seam: impl Fn(DateTime<Utc>) -> bool,
 ) -> Option<Part> {
     let full = begin + PART;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use octopus_shared::db::report::{self, Seal, StreamCursor, StreamKey};
 use octopus_shared::log::Gap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Watching;
@@ -20,6 +21,8 @@ use crate::cluster::ClusterError;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Between the two silent reads from which the end of a container is inferred.
 const INFER_AFTER: Duration = Duration::from_secs(2);
+/// The status of a container that has ended says so within this time.
+const END_WITHIN: Duration = Duration::from_secs(2);
 /// Reads in which the last stored line is missed before the rest of the log is given up.
 const MISSES: u32 = 3;
 
@@ -71,7 +74,10 @@ impl Reader {
                 Read::NodeFull => followed = None,
                 _ => {}
             }
-            let run = match self.look().await {
+            let Some(looked) = self.look_at_end(&progress).await else {
+                return;
+            };
+            let run = match looked {
                 Ok(run) => run,
                 Err(error) => {
                     tracing::debug!(error = %error, "the pod could not be looked at");
@@ -221,6 +227,22 @@ impl Reader {
         };
         // Fails only when the watch is over; then the next one seals it.
         let _ = self.chunks.send(message).await;
+    }
+
+    /// A look at what became of this run. A kubelet ends a stream when its container has ended and says so a little later:
+    /// of a log that may have been rotated meanwhile it matters which it was. None: the watch is over.
+    async fn look_at_end(&self, progress: &Progress) -> Option<Result<Run, ClusterError>> {
+        let ends = Instant::now() + END_WITHIN;
+        loop {
+            let run = self.look().await;
+            let waits = progress.ended.is_some() && progress.files.may_have_changed() && Instant::now() < ends;
+            if !waits || !matches!(run, Ok(Run::Going)) {
+                return Some(run);
+            }
+            if !self.watching.sleep(Duration::from_millis(200)).await {
+                return None;
+            }
+        }
     }
 
     /// A consistent look at what became of this run.

@@ -100,6 +100,7 @@ impl Reader {
         };
         match opened {
             Ok(Ok(stream)) => {
+                let enters = progress.next.is_some();
                 let resume = match progress.next.take() {
                     Some(next) => Resume::in_next_file(&progress.cursor, next),
                     None => Resume::at(&progress.cursor),
@@ -111,6 +112,7 @@ impl Reader {
                     mode,
                     span,
                     since: since.is_some(),
+                    enters,
                     resume,
                     batch: Batch::default(),
                     pace: Pace::new(),
@@ -180,6 +182,8 @@ struct Taking<'a> {
     span: Span,
     /// The stream begins at a time.
     since: bool,
+    /// It begins with the file after the one that was read to its end.
+    enters: bool,
     resume: Resume,
     batch: Batch,
     pace: Pace,
@@ -242,6 +246,12 @@ impl Taking<'_> {
             tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
             return Some(is_fragment);
         };
+        // What is read as a whole begins with its file.
+        if self.lines == 0 && self.enters {
+            self.progress.files.entered(nanoseconds(line.at));
+        } else if self.lines == 0 && !self.since {
+            self.progress.files.looked(nanoseconds(line.at));
+        }
         self.lines += 1;
         self.progress.files.read(nanoseconds(line.at), line.content.len());
         let passed = self.resume.pass(line);
@@ -371,15 +381,28 @@ impl Taking<'_> {
                 lines
             }
         };
-        for line in &lines {
+        for mut line in lines {
             if self.progress.cursor.lines == 0 {
                 self.progress.files.entered(nanoseconds(line.at));
             }
             if let Some((seam, _)) = line.seam {
-                tracing::debug!(seam = nanoseconds(seam), "a line was cut by the rotation");
-                self.progress.files.entered(nanoseconds(seam));
+                let seam = nanoseconds(seam);
+                let follows = self.progress.files.follows(seam);
+                tracing::debug!(seam, follows, "a line was cut by the rotation");
+                self.progress.files.entered(seam);
+                if !follows {
+                    // The halves are of two lines: a file in between was passed over.
+                    line = line.second_half();
+                    self.progress.gaps.push(Gap {
+                        from: self.progress.cursor.time,
+                        to: Some(seam),
+                        reason: "rotated_away".into(),
+                        cut: true,
+                        bytes: None,
+                    });
+                }
             }
-            self.batch.push(&mut self.progress.cursor, line);
+            self.batch.push(&mut self.progress.cursor, &line);
         }
     }
 

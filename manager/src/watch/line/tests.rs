@@ -173,6 +173,11 @@ fn two_halves_from_two_streams_make_one_line() {
     let line = first.joined(&second);
     assert_eq!((line.at, line.content.as_slice()), (at(NODE), b"one two".as_slice()));
     assert_eq!(line.anchor(), (at(LATER), b"two".as_slice()));
+    let half = line.second_half();
+    assert_eq!(
+        (half.at, half.content.as_slice(), half.seam),
+        (at(LATER), b"two".as_slice(), None)
+    );
 }
 
 proptest! {
