@@ -24,6 +24,7 @@ mod api_waiting;
 mod changes;
 mod decisions;
 mod drift;
+mod dropped;
 mod policy;
 mod queue;
 mod queue_model;

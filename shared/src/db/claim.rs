@@ -145,7 +145,7 @@ pub async fn beat(pool: &PgPool, instance: Uuid, lease: Duration) -> Result<bool
 /// # Errors
 /// When Postgres is away; the lease then ends by itself.
 pub async fn sign_off(pool: &PgPool, instance: Uuid) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = crate::db::begin(pool).await?;
     sqlx::query!(
         "update manager set lease_until = now(), stopped_at = now() where instance = $1",
         instance

@@ -97,7 +97,7 @@ pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<
     if let Some(accepted) = replay(pool, asker).await? {
         return Ok(accepted);
     }
-    let mut transaction = pool.begin().await?;
+    let mut transaction = crate::db::begin(pool).await?;
     if let Request::DeclareFunction { source, .. } = request {
         put_bundle(&mut transaction, source).await?;
     }

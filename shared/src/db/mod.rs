@@ -8,7 +8,7 @@ pub mod view;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 
 /// Channel on which API processes announce that commands wait. The payload is the cluster's name, or empty for any.
 pub const COMMAND_CHANNEL: &str = "octopus_command";
@@ -26,6 +26,19 @@ pub fn pool(url: &str, size: u32) -> Result<PgPool, sqlx::Error> {
         .max_connections(size)
         .acquire_timeout(Duration::from_secs(10))
         .connect_lazy_with(options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))))
+}
+
+/// Begins a transaction, whole or not at all, whatever becomes of the caller: a request whose client hangs up and work whose
+/// lease has ended are dropped at any await. sqlx 0.9 does not know yet of a transaction whose BEGIN is under way; dropped
+/// there, its connection went back to the pool within that transaction, and what the next one wrote was not committed.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    #[expect(clippy::disallowed_methods, reason = "the one place where it cannot be dropped")]
+    let beginning = tokio::spawn(async move { pool.begin().await });
+    beginning.await.map_err(|_| sqlx::Error::WorkerCrashed)?
 }
 
 /// Announces something on a channel. Never inside a transaction that inserts: the lock that NOTIFY takes at commit

@@ -17,7 +17,7 @@ pub const MAX_RESCUES: i32 = 5;
 /// # Errors
 /// When Postgres is away.
 pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<Rescued, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = crate::db::begin(pool).await?;
     let rescued = sqlx::query!(
         "with lost as (
              delete from command_lease l using manager m

@@ -49,8 +49,8 @@ pub struct Watch {
 }
 
 /// A transaction in which the claim is ours and stays ours until it ends.
-async fn claimed<'a>(pool: &'a PgPool, claim: &Claim) -> Result<Transaction<'a, Postgres>, ReportError> {
-    let mut transaction = pool.begin().await?;
+async fn claimed(pool: &PgPool, claim: &Claim) -> Result<Transaction<'static, Postgres>, ReportError> {
+    let mut transaction = crate::db::begin(pool).await?;
     let held = sqlx::query!(
         "select seq from command_lease where seq = $1 and token = $2 for update",
         claim.seq,
@@ -62,8 +62,8 @@ async fn claimed<'a>(pool: &'a PgPool, claim: &Claim) -> Result<Transaction<'a, 
 }
 
 /// A transaction in which the watch is ours: a takeover waits for its end.
-async fn watched<'a>(pool: &'a PgPool, watch: &Watch) -> Result<Transaction<'a, Postgres>, ReportError> {
-    let mut transaction = pool.begin().await?;
+async fn watched(pool: &PgPool, watch: &Watch) -> Result<Transaction<'static, Postgres>, ReportError> {
+    let mut transaction = crate::db::begin(pool).await?;
     let held = sqlx::query!(
         "select token from watch_lease where cluster = $1 and token = $2 for share",
         watch.cluster,
