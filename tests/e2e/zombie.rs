@@ -121,7 +121,7 @@ async fn what_a_sleeper_still_creates_is_removed() {
     let deployments = stack.namespace.api::<Deployment>();
     let pods = stack.namespace.api::<Pod>();
     // Whether it got through or not: nothing of it is there in the end.
-    until("nothing of it to be left", 60, async || {
+    until("nothing of it to be left", 180, async || {
         let left = deployments.list(&ours).await.unwrap().items.len()
             + services.list(&ours).await.unwrap().items.len()
             + pods.list(&ours).await.unwrap().items.len();
