@@ -97,7 +97,7 @@ async fn a_transaction_that_commits_late_is_not_skipped() {
     let quick: Uuid = serde_json::from_value(quick).unwrap();
     let mut feed = api.events("/api/v1/events", None).await;
     feed.next().await.unwrap();
-    let mut transaction = database.manager.begin().await.unwrap();
+    let mut transaction = octopus_shared::db::begin(&database.manager).await.unwrap();
     sqlx::query("select transition($1, 'created', 'running')")
         .bind(slow)
         .execute(&mut *transaction)

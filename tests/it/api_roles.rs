@@ -168,7 +168,7 @@ async fn the_rights_are_those_that_postgres_enforces() {
                     "delete" => format!("delete from {table} where false"),
                     _ => format!("truncate {table}"),
                 };
-                let mut transaction = pool.begin().await.unwrap();
+                let mut transaction = octopus_shared::db::begin(pool).await.unwrap();
                 let done = sqlx::raw_sql(AssertSqlSafe(statement.clone()))
                     .execute(&mut *transaction)
                     .await;
