@@ -11,7 +11,7 @@ use octopus_shared::db::view::{self, FeedCursor};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Viewer;
 use crate::error::Problem;
@@ -36,14 +36,26 @@ pub(super) struct From {
     after: Option<String>,
 }
 
+/// One event of a stream, as the format of server-sent events has it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "a schema: the events are written by axum")]
+pub(super) struct ServerSentEvent {
+    /// Its kind.
+    event: Option<String>,
+    /// The place to resume after.
+    id: Option<String>,
+    /// A JSON document.
+    data: String,
+}
+
 /// Follow the transitions of all processes
 ///
-/// Server-sent events: `event: transition`, `data` is a transition, `id` the place to resume after. A client that
+/// Server-sent events: `event: transition`, `data` is a transition (`EventView`), `id` the place to resume after. A client that
 /// reconnects with `Last-Event-ID` misses none and sees none twice. The first event has an `id` only.
 #[utoipa::path(
     get, path = "/api/v1/events", tag = "processes",
     params(From, ("Last-Event-ID" = Option<String>, Header, description = "Resume after this place; wins over `after`")),
-    responses((status = 200, description = "The feed", body = view::EventView, content_type = "text/event-stream"), ReadProblems)
+    responses((status = 200, description = "The feed", body = ServerSentEvent, content_type = "text/event-stream"), ReadProblems)
 )]
 pub(super) async fn follow(
     _: Viewer,

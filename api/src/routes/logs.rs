@@ -70,7 +70,7 @@ pub(super) struct Wanted {
     ),
     responses(
         (status = 200, description = "The lines", content(
-            (String = "text/plain"), (Line = "application/x-ndjson"), (Line = "text/event-stream")
+            (String = "text/plain"), (Line = "application/x-ndjson"), (super::feed::ServerSentEvent = "text/event-stream")
         ), headers(
             ("Octopus-Cursor" = String, description = "The place after the last line, or how far was looked"),
             ("Octopus-More" = bool, description = "Whether there is or may be more after it"),
