@@ -61,7 +61,7 @@ pub(super) async fn manifest(stage: &Stage, process: &Process<'_>, revision: &Re
     }
     kinds.sort_unstable();
     check(
-        kinds == ["kind: Deployment", "kind: Service"],
+        kinds == ["kind: Deployment", "kind: NetworkPolicy", "kind: Service"],
         || format!("the manifest holds {kinds:?}"),
         format!("GET {path}"),
     )?;
