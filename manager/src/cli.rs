@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::diff::{self, DiffArgs};
 use crate::login::{self, Login};
 use crate::preflight::{self, PreflightArgs};
-use crate::shutdown;
+use crate::shutdown::Shutdown;
 
 /// Claims commands from Postgres, builds images, drives one Kubernetes cluster, and writes back what it sees.
 #[derive(Debug, Parser)]
@@ -39,8 +39,10 @@ impl Cli {
         let done = match self.command {
             Command::Run(config) => {
                 octopus_shared::telemetry::init(config.log_json);
-                let ended = crate::run(*config, shutdown::signals()).await;
-                ended.map_err(|error| error.to_string())
+                match Shutdown::on_signals() {
+                    Ok(shutdown) => crate::run(*config, shutdown).await.map_err(|error| error.to_string()),
+                    Err(error) => Err(format!("the handlers of SIGTERM and SIGINT: {error}")),
+                }
             }
             Command::Login(login) => {
                 octopus_shared::telemetry::init(false);

@@ -1,7 +1,7 @@
 //! The manager: claims commands, builds images, drives Kubernetes, and writes back what it sees.
 //!
 //! Data flows one way: a row is claimed ([`worker`]), carried out ([`commands`], with [`image`] and [`cluster`]), and what
-//! the cluster then shows is written back by the one manager that watches it ([`watch`]).
+//! the cluster then shows is written back by the manager that watches it ([`watch`]).
 
 pub mod changes;
 pub mod cli;

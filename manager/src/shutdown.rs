@@ -12,21 +12,22 @@ pub struct Shutdown {
     pub abort: CancellationToken,
 }
 
-/// Steps on SIGTERM and SIGINT.
-pub fn signals() -> Shutdown {
-    let shutdown = Shutdown::default();
-    let steps = shutdown.clone();
-    tokio::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be received; SIGKILL ends the manager");
-            return;
-        };
-        for step in [&steps.drain, &steps.abort] {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            tracing::info!(second = steps.drain.is_cancelled(), "signal received");
-            step.cancel();
-        }
-    });
-    shutdown
+impl Shutdown {
+    /// Steps on SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn on_signals() -> std::io::Result<Self> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let shutdown = Self::default();
+        let steps = shutdown.clone();
+        tokio::spawn(async move {
+            for step in [&steps.drain, &steps.abort] {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+                tracing::info!(second = steps.drain.is_cancelled(), "signal received");
+                step.cancel();
+            }
+        });
+        Ok(shutdown)
+    }
 }

@@ -16,4 +16,5 @@ pub mod process;
 pub mod reason;
 pub mod resources;
 pub mod service;
+pub mod shard;
 pub mod telemetry;

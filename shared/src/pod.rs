@@ -18,6 +18,8 @@ pub struct PodObservation {
     pub attempt: i32,
     /// What was wanted of its process when it was made ([`crate::service::wish`]).
     pub wish: Option<String>,
+    /// The shard that its label names.
+    pub shard: i16,
     /// Name in the function namespace.
     pub name: String,
     /// Node, once scheduled.

@@ -17,6 +17,7 @@ mod octopus_files;
 mod preflight;
 mod reach;
 mod rights;
+mod shards;
 mod token;
 mod wants;
 mod zombie;

@@ -4,8 +4,9 @@ use chrono::DateTime;
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::{claim, report};
 use octopus_shared::preflight::{Finding, FindingStatus, Preflight};
+use octopus_shared::shard;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim as take, declare, manager, start};
+use octopus_tests::function::{build, claim as take, declare, manager, start, watch};
 use octopus_tests::postgres::Database;
 use serde_json::{Value, json};
 
@@ -91,14 +92,7 @@ async fn a_cluster_shows_its_managers_and_its_queue() {
 
     let instance = manager(&database).await;
     take(&database, instance, CommandKind::DeclareFunction).await;
-    let token = claim::take_watch(&database.manager, instance, "default")
-        .await
-        .unwrap()
-        .unwrap();
-    let watch = report::Watch {
-        cluster: "default".into(),
-        token,
-    };
+    let watch = watch(&database, instance).await;
     let report = report::ClusterReport {
         reachable: true,
         version: Some("v1.33.1".into()),
@@ -110,8 +104,8 @@ async fn a_cluster_shows_its_managers_and_its_queue() {
         .unwrap();
     let served = api.read("/api/v1/clusters").await["items"][0].clone();
     assert_eq!(
-        (&served["managers"][0]["instance"], &served["managers"][0]["watching"]),
-        (&json!(instance), &json!(true))
+        (&served["managers"][0]["instance"], &served["managers"][0]["shards"]),
+        (&json!(instance), &json!((0..shard::COUNT).collect::<Vec<_>>()))
     );
     assert_eq!(
         (&served["reachable"], &served["version"], &served["policy_enforced"]),

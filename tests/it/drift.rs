@@ -1,36 +1,15 @@
 //! The view `drift`: what is not seen as it is wanted, and nothing else.
 
-use chrono::Utc;
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim::{self, Outcome};
-use octopus_shared::db::report::{self, Change, Watch};
-use octopus_shared::pod::{PodObservation, Verdict};
+use octopus_shared::db::claim::Outcome;
+use octopus_shared::db::report::{self, Change};
+use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{claim as take, finish, manager, service};
+use octopus_tests::function::{claim as take, finish, manager, pod, service, watch};
 use octopus_tests::postgres::Database;
 use serde_json::json;
-use uuid::Uuid;
-
-fn pod(process_id: Uuid, uid: &str, wish: &str, verdict: Verdict) -> PodObservation {
-    PodObservation {
-        uid: uid.into(),
-        process_id,
-        attempt: 1,
-        wish: Some(wish.into()),
-        name: uid.into(),
-        node: None,
-        phase: "Running".into(),
-        verdict,
-        restart_count: 0,
-        containers: Vec::new(),
-        resource_version: "1".into(),
-        created_at: Utc::now(),
-        ended: false,
-        gone: false,
-    }
-}
 
 async fn seen(database: &Database) -> Vec<String> {
     let drift = report::drift(&database.manager, "default").await.unwrap();
@@ -51,10 +30,7 @@ async fn what_is_not_as_it_is_wanted_is_shown_until_it_is() {
     let instance = manager(&database).await;
     let process = service(&database, &api, instance).await;
     let pool = &database.manager;
-    let watch = Watch {
-        cluster: "default".into(),
-        token: claim::take_watch(pool, instance, "default").await.unwrap().unwrap(),
-    };
+    let watch = watch(&database, instance).await;
     let observe = async |uid: &str, wish: &str, state: ProcessState| {
         let seen = pod(process, uid, wish, Verdict::plain(state));
         assert!(report::observe_pod(pool, &watch, &seen).await.unwrap());

@@ -30,3 +30,4 @@ mod queue;
 mod queue_model;
 mod queue_order;
 mod services_without_pods;
+mod shards;

@@ -1,36 +1,15 @@
 //! A service whose pods Kubernetes refuses to make: what is shown of it, and by whom.
 
-use chrono::Utc;
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::claim;
 use octopus_shared::db::report::{self, ReportError, Watch};
-use octopus_shared::pod::{PodObservation, Verdict};
+use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim, declare, manager};
+use octopus_tests::function::{build, claim, declare, manager, pod, watch};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 use uuid::Uuid;
-
-fn pod(process_id: Uuid) -> PodObservation {
-    PodObservation {
-        uid: "u".into(),
-        process_id,
-        attempt: 1,
-        wish: Some("1".into()),
-        name: "hello-0".into(),
-        node: None,
-        phase: "Pending".into(),
-        verdict: Verdict::plain(ProcessState::Starting),
-        restart_count: 0,
-        containers: Vec::new(),
-        resource_version: "1".into(),
-        created_at: Utc::now(),
-        ended: false,
-        gone: false,
-    }
-}
 
 #[tokio::test]
 async fn a_refused_pod_is_shown_until_there_is_one() {
@@ -50,11 +29,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     let process: Uuid = started["process_id"].as_str().unwrap().parse().unwrap();
     let path = format!("/api/v1/processes/{process}");
     let pool = &database.manager;
-    let token = claim::take_watch(pool, instance, "default").await.unwrap().unwrap();
-    let watch = Watch {
-        cluster: "default".into(),
-        token,
-    };
+    let watch = watch(&database, instance).await;
     assert!(
         report::hindered_services(pool, "default").await.unwrap().is_empty(),
         "not created yet"
@@ -67,7 +42,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     assert_eq!(report::hindered_services(pool, "default").await.unwrap(), [process]);
     let why = Verdict::because(ProcessState::Failing, reason::QUOTA_EXCEEDED, "exceeded quota: pods=1");
     let stale = Watch {
-        token: token - 1,
+        token: watch.token - 1,
         ..watch.clone()
     };
     assert!(matches!(
@@ -92,7 +67,13 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
         "shown already"
     );
 
-    report::observe_pod(pool, &watch, &pod(process)).await.unwrap();
+    report::observe_pod(
+        pool,
+        &watch,
+        &pod(process, "u", "1", Verdict::plain(ProcessState::Starting)),
+    )
+    .await
+    .unwrap();
     assert!(report::hindered_services(pool, "default").await.unwrap().is_empty());
     // An answer of Kubernetes from before the pod came.
     assert!(!report::pods_refused(pool, &watch, process, &why).await.unwrap());

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::claim::{self, Claim, Outcome};
-use octopus_shared::db::report::{self, BuiltImage};
+use octopus_shared::db::report::{self, BuiltImage, Watch};
+use octopus_shared::pod::{PodObservation, Verdict};
+use octopus_shared::shard;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -19,6 +22,36 @@ pub async fn manager(database: &Database) -> Uuid {
         .await
         .expect("registered");
     instance
+}
+
+/// The right of a manager to all shards of its cluster that are free.
+pub async fn watch(database: &Database, instance: Uuid) -> Watch {
+    let all: Vec<i16> = (0..shard::COUNT).collect();
+    claim::divide(&database.manager, instance, "default", &all)
+        .await
+        .expect("divided")
+        .expect("some shards were free")
+}
+
+/// A pod of a process as it is seen.
+pub fn pod(process_id: Uuid, uid: &str, wish: &str, verdict: Verdict) -> PodObservation {
+    PodObservation {
+        uid: uid.into(),
+        process_id,
+        attempt: 1,
+        wish: Some(wish.into()),
+        shard: shard::of(process_id),
+        name: uid.into(),
+        node: None,
+        phase: "Running".into(),
+        verdict,
+        restart_count: 0,
+        containers: Vec::new(),
+        resource_version: "1".into(),
+        created_at: Utc::now(),
+        ended: false,
+        gone: false,
+    }
 }
 
 /// Declares a function.

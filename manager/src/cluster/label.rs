@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::SecondsFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use octopus_shared::db::report::ProcessRow;
+use octopus_shared::shard;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -16,6 +17,8 @@ pub const PROCESS: &str = "octopus-process-manager/process";
 pub const FUNCTION: &str = "octopus-process-manager/function";
 /// Number of the revision.
 pub const REVISION: &str = "octopus-process-manager/revision";
+/// Shard of the process ([`octopus_shared::shard`]): which of the cluster's managers watches a pod.
+pub const SHARD: &str = "octopus-process-manager/shard";
 /// Attempt that a pod was made for.
 pub const ATTEMPT: &str = "octopus-process-manager/attempt";
 /// `service` or `task`.
@@ -49,6 +52,7 @@ pub fn labels(installation: Uuid, process: &ProcessRow) -> BTreeMap<String, Stri
         (PROCESS, process.id.to_string()),
         (FUNCTION, process.function.clone()),
         (REVISION, process.revision.to_string()),
+        (SHARD, shard::of(process.id).to_string()),
         (KIND, process.spec.kind.as_str().to_owned()),
     ]
     .into_iter()
@@ -61,6 +65,18 @@ pub fn of_installation(installation: Uuid) -> String {
     format!("{INSTALLATION}={installation}")
 }
 
+/// Selects the pods of shards. One without the label, made before there were shards, is of the first one.
+pub fn of_shards(installation: Uuid, shards: &[i16]) -> String {
+    let named = |shards: Vec<i16>| shards.iter().map(i16::to_string).collect::<Vec<_>>().join(",");
+    let others: Vec<i16> = (0..shard::COUNT).filter(|shard| !shards.contains(shard)).collect();
+    let ours = of_installation(installation);
+    match (shards.contains(&0), others.is_empty()) {
+        (_, true) => ours,
+        (true, false) => format!("{ours},{SHARD} notin ({})", named(others)),
+        (false, false) => format!("{ours},{SHARD} in ({})", named(shards.to_vec())),
+    }
+}
+
 /// Selects everything of a process.
 pub fn of_process(installation: Uuid, process: Uuid) -> String {
     format!("{INSTALLATION}={installation},{PROCESS}={process}")
@@ -69,6 +85,12 @@ pub fn of_process(installation: Uuid, process: Uuid) -> String {
 /// The process that an object says it was made for.
 pub fn process_of(metadata: &ObjectMeta) -> Option<Uuid> {
     metadata.labels.as_ref()?.get(PROCESS)?.parse().ok()
+}
+
+/// The shard that a pod says it is of; the first one without a word.
+pub fn shard_of(metadata: &ObjectMeta) -> i16 {
+    let shard = metadata.labels.as_ref().and_then(|labels| labels.get(SHARD));
+    shard.and_then(|shard| shard.parse().ok()).unwrap_or_default()
 }
 
 /// The attempt that a pod says it was made for; pods of services have none and count as the first.
@@ -126,4 +148,22 @@ pub fn is_ours(metadata: &ObjectMeta, installation: Uuid) -> bool {
 /// The hash for [`SPEC_HASH`], over an object's JSON without that annotation.
 pub fn spec_hash(object: &impl serde::Serialize) -> Result<String, serde_json::Error> {
     Ok(hex::encode(&Sha256::digest(serde_json::to_vec(object)?)[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_leave_no_pod_out() {
+        let selected = |shards: &[i16]| {
+            let all = of_shards(Uuid::nil(), shards);
+            all.replace(&of_installation(Uuid::nil()), "ours")
+                .replace(SHARD, "shard")
+        };
+        let all: Vec<i16> = (0..shard::COUNT).collect();
+        assert_eq!(selected(&all), "ours");
+        assert_eq!(selected(&all[1..3]), "ours,shard in (1,2)");
+        assert_eq!(selected(&all[..10]), "ours,shard notin (10,11)");
+    }
 }

@@ -22,6 +22,7 @@ pub fn fold(pod: &Pod, gone: bool) -> Option<PodObservation> {
         process_id: label::process_of(metadata)?,
         attempt: label::attempt_of(metadata),
         wish: label::wish_of(metadata),
+        shard: label::shard_of(metadata),
         name: metadata.name.clone()?,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         verdict: verdict(pod, &phase),

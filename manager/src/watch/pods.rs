@@ -31,7 +31,7 @@ struct Seen(HashMap<String, PodObservation>);
 /// Watches until the stream ends or the watch is over.
 async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     let cluster = &watching.context.cluster;
-    let selector = label::of_installation(cluster.around.installation);
+    let selector = label::of_shards(cluster.around.installation, &watching.watch.shards);
     // The server ends each call after 55 s: a connection that died silently is noticed within a minute.
     let settings = watcher::Config::default().labels(&selector).timeout(55);
     let events = watcher::watcher(cluster.api::<Pod>(), settings);
@@ -87,7 +87,7 @@ async fn list(watching: &Watching, logs: &Logs, seen: &mut Seen, selector: &str)
 }
 
 async fn known(watching: &Watching) -> Option<HashSet<String>> {
-    let rows = report::live_pods(&watching.context.pool, &watching.watch.cluster).await;
+    let rows = report::live_pods(&watching.context.pool, &watching.watch).await;
     let rows = watching.written(rows.map_err(Into::into))?;
     Some(rows.into_iter().map(|(uid, _)| uid).collect())
 }
@@ -130,6 +130,9 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, pod: &Pod, d
         }
     }
     logs.ensure(&observation).await;
+    if observation.ended {
+        watching.ended.notify_one();
+    }
     if deleted {
         seen.0.remove(&observation.uid);
     } else {

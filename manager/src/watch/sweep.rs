@@ -7,32 +7,45 @@ use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
 use octopus_shared::db::claim;
 use octopus_shared::db::report::{self, ClusterReport};
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::Watching;
 use super::logs::Logs;
 use crate::cluster::Deletion;
 
-const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// Without a word of a pod that may go. A word comes as soon as its log is sealed.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Between two sweeps at least: a crowd of ends is one.
+const SWEEP_PAUSE: Duration = Duration::from_millis(200);
+const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
-/// Sweeps between two looks for streams that nobody reads.
-const STREAMS_EVERY: u32 = 10;
-/// Sweeps between two looks at the partitions: an hour.
-const PARTITIONS_EVERY: u32 = 7200;
 
 pub(super) async fn run(watching: &Watching, logs: &Logs) {
-    let mut round = 0_u32;
+    let mut next_streams = Instant::now();
     loop {
         remove_finished(watching).await;
-        if round.is_multiple_of(STREAMS_EVERY) {
+        if Instant::now() >= next_streams {
             logs.tidy().await;
             resume_streams(watching, logs).await;
+            next_streams = Instant::now() + SWEEP_EVERY;
         }
-        if round.is_multiple_of(PARTITIONS_EVERY) {
-            let kept = claim::maintain_partitions(&watching.context.pool, watching.context.config.keep_days).await;
-            watching.written(kept.map_err(Into::into));
+        if !watching.sleep(SWEEP_PAUSE).await {
+            return;
         }
-        round = round.wrapping_add(1);
-        if !watching.sleep(SWEEP_EVERY).await {
+        tokio::select! {
+            () = watching.ended.notified() => {}
+            () = sleep(SWEEP_EVERY) => {}
+            () = watching.lost.cancelled() => return,
+        }
+    }
+}
+
+/// Makes the partitions of the coming days, and drops those of days long ago.
+pub(super) async fn keep_partitions(watching: &Watching) {
+    loop {
+        let kept = claim::maintain_partitions(&watching.context.pool, watching.context.config.keep_days).await;
+        watching.written(kept.map_err(Into::into));
+        if !watching.sleep(PARTITIONS_EVERY).await {
             return;
         }
     }
@@ -40,8 +53,12 @@ pub(super) async fn run(watching: &Watching, logs: &Logs) {
 
 /// Tasks that have ended and whose logs are stored do not need their pods any more.
 async fn remove_finished(watching: &Watching) {
-    let found = report::finished_pods(&watching.context.pool, &watching.watch.cluster).await;
-    for pod in watching.written(found.map_err(Into::into)).unwrap_or_default() {
+    let found = report::finished_pods(&watching.context.pool, &watching.watch).await;
+    let found = watching.written(found.map_err(Into::into)).unwrap_or_default();
+    if found.len() >= report::FINISHED_AT_ONCE {
+        watching.ended.notify_one();
+    }
+    for pod in found {
         let removed = watching
             .context
             .cluster
@@ -56,7 +73,7 @@ async fn remove_finished(watching: &Watching) {
 
 /// Streams that an earlier watch left open. The reader finds out whether their pod still exists.
 async fn resume_streams(watching: &Watching, logs: &Logs) {
-    let open = report::open_streams(&watching.context.pool, &watching.watch.cluster).await;
+    let open = report::open_streams(&watching.context.pool, &watching.watch).await;
     for stream in watching.written(open.map_err(Into::into)).unwrap_or_default() {
         logs.read(stream.key, stream.process_id, stream.attempt, &stream.pod_name)
             .await;

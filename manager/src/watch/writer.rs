@@ -73,6 +73,9 @@ async fn store(watching: &Watching, seqs: &mut HashMap<Uuid, i64>, batch: &mut V
     for process in changed {
         watching.context.changes.announce(process);
     }
+    if !seals.is_empty() {
+        watching.ended.notify_one();
+    }
     true
 }
 

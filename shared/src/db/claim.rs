@@ -4,6 +4,7 @@
 //! Each claim has a fencing token that no other claim ever had.
 
 mod rescue;
+mod watch;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 pub use self::rescue::{MAX_RESCUES, Rescued, expire, rescue};
+pub use self::watch::{divide, division};
 use crate::command::{CommandKind, VERSION};
 
 /// A command that is ours until our lease ends.
@@ -283,25 +285,6 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
     .execute(pool)
     .await?;
     Ok(given.rows_affected() == 1)
-}
-
-/// Takes over the watch of a cluster when nobody alive holds it. Answers the fencing token then.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn take_watch(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "insert into watch_lease as held (cluster, instance, token)
-         select $1, $2, nextval('fencing_token')
-          where exists (select from manager m where m.instance = $2 and m.lease_until > now())
-         on conflict (cluster) do update set instance = excluded.instance, token = excluded.token, taken_at = now()
-          where not exists (select from manager m where m.instance = held.instance and m.lease_until > now())
-         returning token",
-        cluster,
-        instance
-    )
-    .fetch_optional(pool)
-    .await
 }
 
 /// Makes the partitions of the coming days and drops those older than `keep_days`.

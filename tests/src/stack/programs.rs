@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
+use super::client::until;
 use super::containers::{Containers, REGISTRY_USER, base_images, scratch, target};
 use super::namespace::Namespace;
 
@@ -52,8 +53,12 @@ impl Program {
         assert!(sent.success());
     }
 
-    /// SIGTERM, and waits for its end.
+    /// SIGTERM, once it serves its health and so has its handlers, and waits for its end.
     pub async fn terminate(mut self) -> bool {
+        until("the program to be up", 60, async || {
+            tokio::net::TcpStream::connect(&self.address).await.ok().map(drop)
+        })
+        .await;
         self.signal("TERM").await;
         self.child.wait().await.expect("an exit status").success()
     }

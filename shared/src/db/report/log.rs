@@ -148,12 +148,13 @@ pub async fn set_reader(pool: &PgPool, watch: &Watch, key: &StreamKey, reader: &
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn open_streams(pool: &PgPool, cluster: &str) -> Result<Vec<OpenStream>, sqlx::Error> {
+pub async fn open_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenStream>, sqlx::Error> {
     Ok(sqlx::query!(
         "select s.pod_uid, s.container, s.restart, s.process_id, s.attempt, d.name
              from process p join log_stream s on s.process_id = p.id join pod d on d.uid = s.pod_uid
-            where p.cluster = $1 and s.seal is null",
-        cluster
+            where p.cluster = $1 and s.seal is null and d.shard = any($2)",
+        watch.cluster,
+        &watch.shards
     )
     .fetch_all(pool)
     .await?

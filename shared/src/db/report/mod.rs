@@ -18,7 +18,9 @@ pub use log::{
     Chunk, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
     set_reader,
 };
-pub use pod::{Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pod, pods_refused};
+pub use pod::{
+    FINISHED_AT_ONCE, Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pod, pods_refused,
+};
 pub use process::{
     ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open,
     pod_seen, process, rows_behind, stopping, vanished,
@@ -39,11 +41,13 @@ pub enum ReportError {
     Database(#[from] sqlx::Error),
 }
 
-/// The right to write back what is seen of a cluster.
+/// The right to write back what is seen of shards of a cluster.
 #[derive(Clone, Debug)]
 pub struct Watch {
     /// The cluster.
     pub cluster: String,
+    /// The shards, in order.
+    pub shards: Vec<i16>,
     /// Fencing token.
     pub token: i64,
 }

@@ -54,15 +54,16 @@ pub async fn mark_missing(pool: &PgPool, watch: &Watch, uids: &[String]) -> Resu
     Ok(processes)
 }
 
-/// Pods of a cluster that are believed to exist: uid and name.
+/// Pods of the watched shards that are believed to exist: uid and name.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn live_pods(pool: &PgPool, cluster: &str) -> Result<Vec<(String, String)>, sqlx::Error> {
+pub async fn live_pods(pool: &PgPool, watch: &Watch) -> Result<Vec<(String, String)>, sqlx::Error> {
     Ok(sqlx::query!(
         "select d.uid, d.name from pod d join process p on p.id = d.process_id where p.cluster = $1 and d.gone_at is null
-            and p.lifecycle < 'gone'",
-        cluster
+            and p.lifecycle < 'gone' and d.shard = any($2)",
+        watch.cluster,
+        &watch.shards
     )
     .fetch_all(pool)
     .await?
@@ -141,21 +142,27 @@ pub struct Finished {
     pub name: String,
 }
 
-/// Pods of tasks that can go.
+/// Pods that [`finished_pods`] answers at most.
+pub const FINISHED_AT_ONCE: usize = 200;
+
+/// Pods of tasks of the watched shards that can go.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn finished_pods(pool: &PgPool, cluster: &str) -> Result<Vec<Finished>, sqlx::Error> {
+pub async fn finished_pods(pool: &PgPool, watch: &Watch) -> Result<Vec<Finished>, sqlx::Error> {
     sqlx::query_as!(
         Finished,
         "select d.uid, d.name
            from process p join pod d on d.process_id = p.id
           where p.cluster = $1 and p.lifecycle < 'gone' and p.kind = 'task' and d.phase in ('Failed', 'Succeeded') and d.gone_at is null
+            and d.shard = any($2)
             and not exists (select from log_stream s where s.pod_uid = d.uid and s.seal is null)
             and (exists (select from log_stream s where s.pod_uid = d.uid)
                  or not jsonb_path_exists(d.containers, '$[*] ? (@.started_at != null)'))
-          limit 200",
-        cluster
+          limit $3",
+        watch.cluster,
+        &watch.shards,
+        i64::try_from(FINISHED_AT_ONCE).unwrap_or(i64::MAX)
     )
     .fetch_all(pool)
     .await
@@ -165,9 +172,9 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pod: &PodObservati
     let containers = serde_json::to_value(&pod.containers).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query!(
         "insert into pod (uid, process_id, attempt, name, node, phase, state, reason, message, exit_code, restart_count,
-                          containers, resource_version, observation, created_at, ended_at, gone_at, wish)
+                          containers, resource_version, observation, created_at, ended_at, gone_at, wish, shard)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-                 case when $16 then now() end, case when $17 then now() end, $18)
+                 case when $16 then now() end, case when $17 then now() end, $18, $19)
          on conflict (uid) do update
             set node = excluded.node, phase = excluded.phase, state = excluded.state, reason = excluded.reason,
                 message = excluded.message, exit_code = coalesce(excluded.exit_code, pod.exit_code),
@@ -191,7 +198,8 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pod: &PodObservati
         pod.created_at,
         pod.ended,
         pod.gone,
-        pod.wish
+        pod.wish,
+        pod.shard
     )
     .execute(connection)
     .await?;

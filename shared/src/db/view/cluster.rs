@@ -51,8 +51,8 @@ pub struct ManagerView {
     pub started_at: DateTime<Utc>,
     /// Its last beat.
     pub beat_at: DateTime<Utc>,
-    /// Whether it is the one that watches the pods and reads the logs.
-    pub watching: bool,
+    /// Shards of the cluster's processes, of 12 in all, whose pods it watches and whose logs it reads.
+    pub shards: Vec<i16>,
 }
 
 /// Commands of a cluster that have not ended.
@@ -148,7 +148,7 @@ fn preflight(findings: Option<Value>, at: Option<DateTime<Utc>>) -> Option<Prefl
 async fn managers(pool: &PgPool, cluster: Option<&str>) -> Result<Vec<(String, ManagerView)>, sqlx::Error> {
     Ok(sqlx::query!(
         r#"select m.cluster as "cluster!", m.instance as "instance!", m.version as "version!", m.host as "host!",
-                  m.started_at as "started_at!", m.beat_at as "beat_at!", w.instance is not null as "watching!"
+                  m.started_at as "started_at!", m.beat_at as "beat_at!", coalesce(w.shards, '{}') as "shards!"
              from manager m left join watch_lease w on w.cluster = m.cluster and w.instance = m.instance
             where m.lease_until > now() and m.stopped_at is null and ($1::text is null or m.cluster = $1)
             order by m.started_at, m.instance"#,
@@ -166,7 +166,7 @@ async fn managers(pool: &PgPool, cluster: Option<&str>) -> Result<Vec<(String, M
                 host: row.host,
                 started_at: row.started_at,
                 beat_at: row.beat_at,
-                watching: row.watching,
+                shards: row.shards,
             },
         )
     })
