@@ -5,10 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use octopus_shared::db::claim::Claim;
-use octopus_shared::db::report::{self, CachedLayer as CachedRow};
+use octopus_shared::db::report::{self, CachedLayer as CachedRow, Creation};
 use sqlx::PgPool;
 
 use crate::RunError;
+use crate::batch::Batcher;
 use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::cluster::wheel::WheelPods;
@@ -29,6 +30,8 @@ pub struct Context {
     pub wheel_pods: Option<WheelPods>,
     /// Announces what changed.
     pub changes: Changes,
+    /// Stores that objects were created.
+    pub(crate) creations: Batcher<Creation>,
     /// What readiness shows.
     pub health: std::sync::Arc<Health>,
 }

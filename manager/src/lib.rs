@@ -3,6 +3,7 @@
 //! Data flows one way: a row is claimed ([`worker`]), carried out ([`commands`], with [`image`] and [`cluster`]), and what
 //! the cluster then shows is written back by the manager that watches it ([`watch`]).
 
+mod batch;
 pub mod changes;
 pub mod cli;
 pub mod cluster;
@@ -29,6 +30,7 @@ use backon::{ConstantBuilder, Retryable};
 use octopus_shared::db;
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::Batcher;
 use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -110,6 +112,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let context = Arc::new(Context {
         wheel_pods,
         config,
+        creations: Batcher::start(pool.clone()),
         pool,
         cluster,
         builder,

@@ -65,7 +65,11 @@ async fn managers_divide_the_watch_and_inherit_it() {
         assert_eq!(String::from_utf8_lossy(&stack.client.log(process).await), expected);
         let events = stack.client.events(process).await;
         let states: Vec<&Value> = events.iter().map(|event| &event["state"]).collect();
-        assert_eq!(states, ["pending", "starting", "running", "succeeded", "succeeded"], "{events:?}");
+        assert_eq!(
+            states,
+            ["pending", "starting", "running", "succeeded", "succeeded"],
+            "{events:?}"
+        );
     }
     assert!(stack.namespace.pods().await.is_empty());
 }

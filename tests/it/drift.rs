@@ -7,7 +7,7 @@ use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{claim as take, finish, manager, pod, service, watch};
+use octopus_tests::function::{claim as take, finish, manager, observed, pod, service, watch};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ async fn what_is_not_as_it_is_wanted_is_shown_until_it_is() {
     let watch = watch(&database, instance).await;
     let observe = async |uid: &str, wish: &str, state: ProcessState| {
         let seen = pod(process, uid, wish, Verdict::plain(state));
-        assert!(report::observe_pod(pool, &watch, &seen).await.unwrap());
+        observed(pool, &watch, &seen).await;
     };
     assert_eq!(seen(&database).await, ["missing: 0 pods of the 1 that are wanted"]);
     observe("one", "1", ProcessState::Ready).await;
@@ -66,7 +66,7 @@ async fn what_is_not_as_it_is_wanted_is_shown_until_it_is() {
         &wish,
         Verdict::because(ProcessState::Failing, reason::CRASH_LOOP, "exit code 3"),
     );
-    assert!(report::observe_pod(pool, &watch, &crashing).await.unwrap());
+    observed(pool, &watch, &crashing).await;
     assert_eq!(
         seen(&database).await,
         [

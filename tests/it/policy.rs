@@ -148,6 +148,7 @@ fn process(number: usize, kind: ProcessKind, function_spec: FunctionSpec) -> Pro
         lifecycle: Lifecycle::Requested,
         state: ProcessState::Pending,
         attempt: 1,
+        pod_seen: false,
         image: None,
         replicas: 1,
         restarted_at: None,

@@ -6,7 +6,7 @@ use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim, declare, manager, pod, watch};
+use octopus_tests::function::{build, claim, created, declare, manager, observed, pod, watch};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 use uuid::Uuid;
@@ -36,9 +36,7 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     );
 
     let claimed = claim(&database, instance, CommandKind::StartProcess).await;
-    report::created(pool, &claimed, process, &json!([]), None)
-        .await
-        .unwrap();
+    created(pool, &claimed, process, json!([])).await;
     assert_eq!(report::hindered_services(pool, "default").await.unwrap(), [process]);
     let why = Verdict::because(ProcessState::Failing, reason::QUOTA_EXCEEDED, "exceeded quota: pods=1");
     let stale = Watch {
@@ -67,13 +65,8 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
         "shown already"
     );
 
-    report::observe_pod(
-        pool,
-        &watch,
-        &pod(process, "u", "1", Verdict::plain(ProcessState::Starting)),
-    )
-    .await
-    .unwrap();
+    let first = pod(process, "u", "1", Verdict::plain(ProcessState::Starting));
+    observed(pool, &watch, &first).await;
     assert!(report::hindered_services(pool, "default").await.unwrap().is_empty());
     // An answer of Kubernetes from before the pod came.
     assert!(!report::pods_refused(pool, &watch, process, &why).await.unwrap());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::claim::{self, Claim, Outcome};
-use octopus_shared::db::report::{self, BuiltImage, Watch};
+use octopus_shared::db::report::{self, BuiltImage, Creation, Watch};
 use octopus_shared::pod::{PodObservation, Verdict};
 use octopus_shared::shard;
 use serde_json::{Value, json};
@@ -52,6 +52,12 @@ pub fn pod(process_id: Uuid, uid: &str, wish: &str, verdict: Verdict) -> PodObse
         ended: false,
         gone: false,
     }
+}
+
+/// Stores one look at a pod of ours.
+pub async fn observed(pool: &PgPool, watch: &Watch, pod: &PodObservation) {
+    let ours = report::observe_pods(pool, watch, &[pod]).await.expect("stored");
+    assert!(ours.contains(&pod.process_id), "it is ours");
 }
 
 /// Declares a function.
@@ -126,6 +132,19 @@ pub async fn finish(pool: &PgPool, claim: &Claim, outcome: &Outcome) -> Result<b
     Ok(ended == [claim.seq])
 }
 
+/// Records that the objects of a process exist.
+pub async fn created(pool: &PgPool, claim: &Claim, process: Uuid, manifest: Value) {
+    let made = Creation {
+        seq: claim.seq,
+        token: claim.token,
+        process,
+        manifest,
+        endpoint: None,
+    };
+    let written = report::created(pool, &[made]).await.expect("stored");
+    assert_eq!(written, [claim.seq], "the claim is ours");
+}
+
 /// A service of the function `hello`, created but not yet seen.
 pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
     declare(api, "hello").await;
@@ -140,9 +159,7 @@ pub async fn service(database: &Database, api: &Api, manager: Uuid) -> Uuid {
         .expect("an id");
     let claimed = claim(database, manager, CommandKind::StartProcess).await;
     let manifest = json!([{"kind": "Service"}, {"kind": "Deployment", "spec": {"replicas": 1}}]);
-    report::created(&database.manager, &claimed, process, &manifest, None)
-        .await
-        .expect("stored");
+    created(&database.manager, &claimed, process, manifest).await;
     finish(&database.manager, &claimed, &Outcome::Succeeded)
         .await
         .expect("finished");

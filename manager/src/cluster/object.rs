@@ -228,6 +228,7 @@ pub(crate) mod tests {
             image: None,
             replicas: 1,
             restarted_at: None,
+            pod_seen: false,
         }
     }
 

@@ -7,13 +7,14 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use octopus_shared::db::claim::{Claim, Outcome};
-use octopus_shared::db::report::{self, ProcessRow};
+use octopus_shared::db::report::{self, Creation, ProcessRow, ReportError};
 use octopus_shared::pod::Verdict;
 use octopus_shared::process::{Lifecycle, ProcessKind, ProcessState};
 use octopus_shared::reason;
 use serde_json::{Value, json};
 
 use super::{Ending, Obstacle, subject};
+use crate::batch::Write;
 use crate::cluster::{ClusterError, Deletion, expose, label, object};
 use crate::context::Context;
 use crate::failpoint::failpoint;
@@ -31,7 +32,7 @@ enum Action {
     Create(String),
 }
 
-fn decide(process: &ProcessRow, pod_seen: bool, pull: impl Fn(&str, &str) -> String) -> Action {
+fn decide(process: &ProcessRow, pull: impl Fn(&str, &str) -> String) -> Action {
     if process.killed || process.lifecycle > Lifecycle::Created {
         return Action::Cancel;
     }
@@ -40,7 +41,7 @@ fn decide(process: &ProcessRow, pod_seen: bool, pull: impl Fn(&str, &str) -> Str
     };
     let image = pull(repository, digest);
     // A task's pod that was ever seen has run: creating it again would run it twice.
-    if process.spec.kind == ProcessKind::Task && pod_seen {
+    if process.spec.kind == ProcessKind::Task && process.pod_seen {
         Action::Report(image)
     } else {
         Action::Create(image)
@@ -50,8 +51,7 @@ fn decide(process: &ProcessRow, pod_seen: bool, pull: impl Fn(&str, &str) -> Str
 pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending, Obstacle> {
     let id = subject(claim.process_id)?;
     let process = report::process(&context.pool, id).await?;
-    let seen = report::pod_seen(&context.pool, id, process.attempt).await?;
-    let (image, exists) = match decide(&process, seen, |repository, digest| {
+    let (image, exists) = match decide(&process, |repository, digest| {
         context.builder.pull_reference(repository, digest)
     }) {
         Action::Cancel => {
@@ -74,7 +74,16 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     match create(context, &process, &image, exists).await {
         Ok(made) => {
             failpoint!("start-created");
-            report::created(&context.pool, claim, id, &made.manifest, made.endpoint.as_deref()).await?;
+            let made = Creation {
+                seq: claim.seq,
+                token: claim.token,
+                process: id,
+                manifest: made.manifest,
+                endpoint: made.endpoint,
+            };
+            if !context.creations.write(made).await {
+                return Err(ReportError::Fenced.into());
+            }
             failpoint!("start-reported");
             Ok(Ending::SUCCEEDED)
         }
@@ -158,6 +167,18 @@ async fn create(context: &Context, process: &ProcessRow, image: &str, exists: bo
     })
 }
 
+impl Write for Creation {
+    const WHAT: &'static str = "creations";
+
+    fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    async fn store(pool: &sqlx::PgPool, batch: &[Self]) -> Result<Vec<i64>, sqlx::Error> {
+        report::created(pool, batch).await
+    }
+}
+
 /// For good: removes what was created of it, so that nothing half-done remains.
 async fn fail(
     context: &Context,
@@ -211,6 +232,7 @@ mod tests {
             lifecycle: Lifecycle::Requested,
             state: ProcessState::Pending,
             attempt: 1,
+            pod_seen: false,
             image: Some(("functions".into(), "sha256:0".into())),
             replicas: 1,
             restarted_at: None,
@@ -235,15 +257,19 @@ mod tests {
             image: None,
             ..task.clone()
         };
-        for (name, row, pod_seen, expected) in [
-            ("new task", &task, false, &create),
-            ("task that ran", &task, true, &report),
-            ("service whose pod was seen first", &service, true, &create),
-            ("killed before creation", &killed, false, &Action::Cancel),
-            ("gone", &gone, false, &Action::Cancel),
-            ("no image", &imageless, false, &Action::WaitForImage),
+        let seen = |row: &ProcessRow| ProcessRow {
+            pod_seen: true,
+            ..row.clone()
+        };
+        for (name, row, expected) in [
+            ("new task", &task, &create),
+            ("task that ran", &seen(&task), &report),
+            ("service whose pod was seen first", &seen(&service), &create),
+            ("killed before creation", &killed, &Action::Cancel),
+            ("gone", &gone, &Action::Cancel),
+            ("no image", &imageless, &Action::WaitForImage),
         ] {
-            assert_eq!(decide(row, pod_seen, pull), *expected, "{name}");
+            assert_eq!(decide(row, pull), *expected, "{name}");
         }
     }
 }

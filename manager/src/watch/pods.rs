@@ -9,12 +9,15 @@ use kube::runtime::watcher::{self, Event};
 use octopus_shared::db::report;
 use octopus_shared::pod::PodObservation;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Watching;
 use super::logs::Logs;
 use crate::cluster::{label, state};
 
 const LIST_EVERY: Duration = Duration::from_secs(30);
+/// Looks that are stored with one commit, at most.
+const BATCH: usize = 64;
 
 pub(super) async fn run(watching: &Watching, logs: &Logs) {
     let mut seen = Seen::default();
@@ -28,19 +31,45 @@ pub(super) async fn run(watching: &Watching, logs: &Logs) {
 #[derive(Default)]
 struct Seen(HashMap<String, PodObservation>);
 
+impl Seen {
+    /// Those looks that show more than the one before them at the same pod, but for its resource version.
+    fn new_in<'a>(&self, looks: &'a [PodObservation]) -> Vec<&'a PodObservation> {
+        let mut last: HashMap<&str, &PodObservation> = HashMap::new();
+        let mut is_new = |look: &&'a PodObservation| {
+            let before = last.insert(&look.uid, look).or_else(|| self.0.get(&look.uid));
+            !before.is_some_and(|before| {
+                let before = PodObservation {
+                    resource_version: look.resource_version.clone(),
+                    ..before.clone()
+                };
+                before == **look
+            })
+        };
+        looks.iter().filter(|look| is_new(look)).collect()
+    }
+
+    fn remember(&mut self, look: &PodObservation) {
+        if look.gone {
+            self.0.remove(&look.uid);
+        } else {
+            self.0.insert(look.uid.clone(), look.clone());
+        }
+    }
+}
+
 /// Watches until the stream ends or the watch is over.
 async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     let cluster = &watching.context.cluster;
     let selector = label::of_shards(cluster.around.installation, &watching.watch.shards);
     // The server ends each call after 55 s: a connection that died silently is noticed within a minute.
     let settings = watcher::Config::default().labels(&selector).timeout(55);
-    let events = watcher::watcher(cluster.api::<Pod>(), settings);
+    let events = watcher::watcher(cluster.api::<Pod>(), settings).ready_chunks(BATCH);
     pin_mut!(events);
     let mut listed = HashSet::new();
     let mut next_list = Instant::now() + LIST_EVERY;
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
+        let events = tokio::select! {
+            events = events.next() => events,
             () = tokio::time::sleep_until(next_list) => {
                 list(watching, logs, seen, &selector).await;
                 next_list = Instant::now() + LIST_EVERY;
@@ -48,26 +77,31 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
             }
             () = watching.lost.cancelled() => return,
         };
-        match event {
-            Some(Ok(Event::Init)) => listed.clear(),
-            Some(Ok(Event::InitApply(pod))) => {
-                listed.extend(pod.metadata.uid.clone());
-                observe(watching, logs, seen, &pod, false).await;
+        let Some(events) = events else { return };
+        let mut looks = Vec::new();
+        for event in events {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(pod)) => {
+                    listed.extend(pod.metadata.uid.clone());
+                    looks.extend(state::fold(&pod, false));
+                }
+                Ok(Event::Apply(pod)) => looks.extend(state::fold(&pod, false)),
+                Ok(Event::Delete(pod)) => looks.extend(state::fold(&pod, true)),
+                Ok(Event::InitDone) => {
+                    watching.context.health.set_cluster(true);
+                    observe(watching, logs, seen, std::mem::take(&mut looks)).await;
+                    mark_missing(watching, seen, &listed).await;
+                }
+                // An error is an item, not the end: the watcher lists again, after its backoff or ours.
+                Err(error) => {
+                    tracing::info!(error = %error, "the watch of the pods was interrupted");
+                    metrics::counter!("octopus_watch_interruptions_total").increment(1);
+                    watching.sleep(Duration::from_millis(500)).await;
+                }
             }
-            Some(Ok(Event::InitDone)) => {
-                watching.context.health.set_cluster(true);
-                mark_missing(watching, seen, &listed).await;
-            }
-            Some(Ok(Event::Apply(pod))) => observe(watching, logs, seen, &pod, false).await,
-            Some(Ok(Event::Delete(pod))) => observe(watching, logs, seen, &pod, true).await,
-            // An error is an item, not the end: the watcher lists again, after its backoff or ours.
-            Some(Err(error)) => {
-                tracing::info!(error = %error, "the watch of the pods was interrupted");
-                metrics::counter!("octopus_watch_interruptions_total").increment(1);
-                watching.sleep(Duration::from_millis(500)).await;
-            }
-            None => return,
         }
+        observe(watching, logs, seen, looks).await;
     }
 }
 
@@ -77,9 +111,13 @@ async fn list(watching: &Watching, logs: &Logs, seen: &mut Seen, selector: &str)
     match watching.context.cluster.list::<Pod>(selector).await {
         Ok(pods) => {
             let listed: HashSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-            for pod in &pods {
-                observe(watching, logs, seen, pod, false).await;
-            }
+            observe(
+                watching,
+                logs,
+                seen,
+                pods.iter().filter_map(|pod| state::fold(pod, false)).collect(),
+            )
+            .await;
             gone(watching, seen, known.difference(&listed).cloned().collect()).await;
         }
         Err(error) => tracing::info!(error = %error, "the pods could not be listed"),
@@ -111,31 +149,72 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
     }
 }
 
-async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, pod: &Pod, deleted: bool) {
-    let Some(observation) = state::fold(pod, deleted) else {
-        return;
-    };
-    let unchanged = |last: &PodObservation| {
-        PodObservation {
-            resource_version: observation.resource_version.clone(),
-            ..last.clone()
-        } == observation
-    };
-    if !seen.0.get(&observation.uid).is_some_and(unchanged) {
-        let stored = report::observe_pod(&watching.context.pool, &watching.watch, &observation).await;
-        match watching.written(stored) {
-            // Not ours, or not stored: the next list tries again.
-            None | Some(false) => return,
-            Some(true) => watching.context.changes.announce(observation.process_id),
+/// Stores looks at pods, in their order: those that show something new, with one commit for many.
+async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, looks: Vec<PodObservation>) {
+    for looks in looks.chunks(BATCH) {
+        let new = seen.new_in(looks);
+        let mut not_ours: HashSet<Uuid> = new.iter().map(|look| look.process_id).collect();
+        if !new.is_empty() {
+            let stored = report::observe_pods(&watching.context.pool, &watching.watch, &new).await;
+            // Not stored: the next list tries again.
+            let Some(ours) = watching.written(stored) else { return };
+            not_ours.retain(|process| !ours.contains(process));
+            ours.into_iter()
+                .for_each(|process| watching.context.changes.announce(process));
+        }
+        for look in looks.iter().filter(|look| !not_ours.contains(&look.process_id)) {
+            logs.ensure(look).await;
+            if look.ended {
+                watching.ended.notify_one();
+            }
+            seen.remember(look);
         }
     }
-    logs.ensure(&observation).await;
-    if observation.ended {
-        watching.ended.notify_one();
+}
+
+#[cfg(test)]
+mod tests {
+    use octopus_shared::pod::Verdict;
+    use octopus_shared::process::ProcessState;
+
+    use super::*;
+
+    fn look(uid: &str, version: &str, state: ProcessState) -> PodObservation {
+        PodObservation {
+            uid: uid.into(),
+            process_id: Uuid::nil(),
+            attempt: 1,
+            wish: None,
+            shard: 0,
+            name: uid.into(),
+            node: None,
+            phase: "Running".into(),
+            verdict: Verdict::plain(state),
+            restart_count: 0,
+            containers: Vec::new(),
+            resource_version: version.into(),
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            ended: false,
+            gone: false,
+        }
     }
-    if deleted {
-        seen.0.remove(&observation.uid);
-    } else {
-        seen.0.insert(observation.uid.clone(), observation);
+
+    #[test]
+    fn every_change_is_stored_once_and_in_order() {
+        let mut seen = Seen::default();
+        seen.remember(&look("a", "1", ProcessState::Starting));
+        let looks = [
+            look("a", "2", ProcessState::Starting),
+            look("a", "3", ProcessState::Ready),
+            look("b", "4", ProcessState::Starting),
+            look("a", "5", ProcessState::Ready),
+            look("a", "6", ProcessState::Starting),
+        ];
+        let stored: Vec<_> = seen
+            .new_in(&looks)
+            .iter()
+            .map(|look| look.resource_version.as_str())
+            .collect();
+        assert_eq!(stored, ["3", "4", "6"]);
     }
 }

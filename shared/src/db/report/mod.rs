@@ -19,11 +19,11 @@ pub use log::{
     set_reader,
 };
 pub use pod::{
-    FINISHED_AT_ONCE, Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pod, pods_refused,
+    FINISHED_AT_ONCE, Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pods, pods_refused,
 };
 pub use process::{
-    ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of, logs_open,
-    pod_seen, process, rows_behind, stopping, vanished,
+    Creation, ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of,
+    logs_open, process, rows_behind, stopping, vanished,
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};

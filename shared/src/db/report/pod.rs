@@ -1,5 +1,7 @@
 //! Pods as they are seen, and what that makes of their process.
 
+use std::collections::HashSet;
+
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -9,26 +11,42 @@ use crate::pod::{KnownPod, KnownProcess, PodObservation, Step, Verdict, judge};
 use crate::process::{Lifecycle, ProcessKind, ProcessState};
 use crate::{reason, service};
 
-/// Stores one look at a pod and what it makes of its process. False: no row of ours is behind the pod.
+/// Stores looks at pods, in their order, and what each makes of its process: one commit for all of them. Answers the processes;
+/// a pod whose process is not among them is not ours.
 ///
 /// # Errors
 /// [`ReportError`].
-pub async fn observe_pod(pool: &PgPool, watch: &Watch, pod: &PodObservation) -> Result<bool, ReportError> {
+pub async fn observe_pods(
+    pool: &PgPool,
+    watch: &Watch,
+    pods: &[&PodObservation],
+) -> Result<HashSet<Uuid>, ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    let Some(known) = known_process(&mut transaction, pod.process_id).await? else {
-        return Ok(false);
-    };
-    upsert(&mut transaction, watch, pod).await?;
-    settle(
-        &mut transaction,
-        watch,
-        pod.process_id,
-        known,
-        Some((&pod.uid, &pod.resource_version)),
+    // In the order of their ids, as everybody locks them who locks several.
+    let ours: HashSet<Uuid> = sqlx::query_scalar!(
+        "select id from process where id = any($1) order by id for update",
+        &pods.iter().map(|pod| pod.process_id).collect::<Vec<_>>()
     )
-    .await?;
+    .fetch_all(&mut *transaction)
+    .await?
+    .into_iter()
+    .collect();
+    for pod in pods.iter().filter(|pod| ours.contains(&pod.process_id)) {
+        let Some(known) = known_process(&mut transaction, pod.process_id).await? else {
+            continue;
+        };
+        upsert(&mut transaction, watch, pod).await?;
+        settle(
+            &mut transaction,
+            watch,
+            pod.process_id,
+            known,
+            Some((&pod.uid, &pod.resource_version)),
+        )
+        .await?;
+    }
     transaction.commit().await?;
-    Ok(true)
+    Ok(ours)
 }
 
 /// Marks pods that a complete list no longer holds as gone. Answers the processes that they were of.

@@ -46,6 +46,8 @@ pub struct ProcessRow {
     pub state: ProcessState,
     /// The current attempt.
     pub attempt: i32,
+    /// Whether a pod of this attempt was ever seen: then it ran, and creating it again would run it twice.
+    pub pod_seen: bool,
     /// Repository and digest of the image, once built.
     pub image: Option<(String, String)>,
     /// Pods of a service that are wanted.
@@ -70,7 +72,8 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error>
         r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, r.entry, r.config -> 'device_map' as device_map,
                   p.spec, p.desired = 'killed' as "killed!",
                   p.kill_grace_seconds, p.kill_force, p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
-                  p.attempt, p.replicas, p.restarted_at, i.repository as "repository?", i.digest as "digest?"
+                  p.attempt, exists (select from pod d where d.process_id = p.id and d.attempt = p.attempt) as "pod_seen!",
+                  p.replicas, p.restarted_at, i.repository as "repository?", i.digest as "digest?"
              from process p join revision r on r.id = p.revision_id left join image i on i.input_hash = r.image
             where p.id = $1"#,
         id
@@ -98,24 +101,11 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error>
         lifecycle: row.lifecycle,
         state: row.state,
         attempt: row.attempt,
+        pod_seen: row.pod_seen,
         image: row.repository.zip(row.digest),
         replicas: row.replicas,
         restarted_at: row.restarted_at,
     })
-}
-
-/// Whether a pod of this attempt was ever seen: then it ran, and creating it again would run it twice.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn pod_seen(pool: &PgPool, process: Uuid, attempt: i32) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select exists (select from pod where process_id = $1 and attempt = $2) as "seen!""#,
-        process,
-        attempt
-    )
-    .fetch_one(pool)
-    .await
 }
 
 /// Whether a process was asked to end.
@@ -144,48 +134,37 @@ pub async fn has_claim(pool: &PgPool, process: Uuid) -> Result<bool, sqlx::Error
     .await
 }
 
-/// Records that the objects exist.
+/// Objects that exist now, made under a claim.
+#[derive(Clone, Debug)]
+pub struct Creation {
+    /// Order of the command.
+    pub seq: i64,
+    /// Fencing token of the claim.
+    pub token: i64,
+    /// The process.
+    pub process: Uuid,
+    /// The objects as they were sent.
+    pub manifest: Value,
+    /// Where the process is called.
+    pub endpoint: Option<String>,
+}
+
+/// Records that the objects of processes exist. Answers the commands whose claim was still ours; of the others nothing was
+/// written.
 ///
 /// # Errors
-/// [`ReportError`].
-pub async fn created(
-    pool: &PgPool,
-    claim: &Claim,
-    process: Uuid,
-    manifest: &Value,
-    endpoint: Option<&str>,
-) -> Result<(), ReportError> {
-    let mut transaction = claimed(pool, claim).await?;
-    sqlx::query!(
-        "update process set manifest = $2, endpoint = $3 where id = $1 and lifecycle < 'gone'",
-        process,
-        manifest,
-        endpoint
+/// When Postgres is away.
+pub async fn created(pool: &PgPool, made: &[Creation]) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"select report_created($1, $2, $3, $4, $5) as "seq!""#,
+        &made.iter().map(|one| one.seq).collect::<Vec<_>>(),
+        &made.iter().map(|one| one.token).collect::<Vec<_>>(),
+        &made.iter().map(|one| one.process).collect::<Vec<_>>(),
+        &made.iter().map(|one| one.manifest.clone()).collect::<Vec<_>>(),
+        &made.iter().map(|one| one.endpoint.clone()).collect::<Vec<_>>() as &[Option<String>],
     )
-    .execute(&mut *transaction)
-    .await?;
-    let lifecycle = sqlx::query_scalar!(
-        r#"select lifecycle as "lifecycle: Lifecycle" from process where id = $1"#,
-        process
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
-    // The watch may have seen the pod before we could report its creation: then it knows more than we do.
-    if lifecycle == Lifecycle::Requested {
-        let verdict = Verdict::plain(ProcessState::Starting);
-        transition(
-            &mut transaction,
-            process,
-            Lifecycle::Created,
-            &verdict,
-            None,
-            None,
-            None,
-            None,
-        )
-        .await?;
-    }
-    Ok(transaction.commit().await?)
+    .fetch_all(pool)
+    .await
 }
 
 /// Shows that a process is being ended.
