@@ -1,11 +1,12 @@
 //! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run. Arguments
-//! choose parts: `queue`, `image`, `create`, `logs`.
+//! choose parts: `queue`, `image`, `create`, `processes`, `logs`.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
 mod create;
 mod image;
 mod logs;
+mod processes;
 mod queue;
 
 use std::time::Duration;
@@ -24,7 +25,7 @@ async fn main() {
     if wants("queue") {
         queue::run().await;
     }
-    if !["image", "create", "logs"].into_iter().any(wants) {
+    if !["image", "create", "processes", "logs"].into_iter().any(wants) {
         return;
     }
     let stack = Stack::start("bench").await;
@@ -33,6 +34,9 @@ async fn main() {
     }
     if wants("create") {
         create::run(&stack).await;
+    }
+    if wants("processes") {
+        processes::run(&stack).await;
     }
     if wants("logs") {
         logs::run(&stack).await;

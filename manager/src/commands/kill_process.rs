@@ -89,6 +89,7 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     let id = subject(claim.process_id)?;
     let selector = label::of_process(context.cluster.around.installation, id);
     let mut end_seen = true;
+    let mut begun = false;
     loop {
         // Read again each time: a second kill may have shortened the grace or asked for force.
         let process = report::process(&context.pool, id).await?;
@@ -99,6 +100,10 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             // A start that is under way sees the wish at its next look and ends; until then it may still create something.
             sleep(LOOK_EVERY).await;
             continue;
+        }
+        if !std::mem::replace(&mut begun, true) {
+            let waited = (Utc::now() - claim.created_at).to_std().unwrap_or_default();
+            metrics::histogram!("octopus_kill_request_wait_seconds").record(waited);
         }
         let controllers = context.cluster.controllers(&process).await?;
         let pods: Vec<Pod> = context.cluster.list(&selector).await?;

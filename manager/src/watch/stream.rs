@@ -35,6 +35,8 @@ pub(super) struct Progress {
     pub(super) ended: Option<Option<Stamped>>,
     /// The file that was read has ended, and this one follows.
     next: Option<NextFile>,
+    /// The node has answered with the log at least once.
+    attached: bool,
 }
 
 impl Progress {
@@ -46,6 +48,7 @@ impl Progress {
             missed: false,
             ended: None,
             next: None,
+            attached: false,
         }
     }
 }
@@ -100,6 +103,9 @@ impl Reader {
         };
         match opened {
             Ok(Ok(stream)) => {
+                if !std::mem::replace(&mut progress.attached, true) {
+                    metrics::counter!("octopus_logs_attached_total").increment(1);
+                }
                 let enters = progress.next.is_some();
                 let resume = match progress.next.take() {
                     Some(next) => Resume::in_next_file(&progress.cursor, next),

@@ -31,6 +31,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it was running")
+    }
+
     /// SIGKILL: it does nothing more.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it was running");
@@ -44,9 +49,8 @@ impl Program {
 
     /// A signal by its name: STOP and CONT let it sleep.
     pub async fn signal(&self, name: &str) {
-        let id = self.child.id().expect("it was running");
         let sent = Command::new("kill")
-            .args([&format!("-{name}"), &id.to_string()])
+            .args([&format!("-{name}"), &self.id().to_string()])
             .status()
             .await
             .expect("kill is installed");
