@@ -1,11 +1,11 @@
 //! The claim loop: claims in batches as long as there is room, carries out, reports.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::COMMAND_CHANNEL;
-use octopus_shared::db::claim::{self, Claim};
+use octopus_shared::db::claim::{self, Claim, Looks};
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
@@ -22,30 +22,43 @@ use crate::session::jittered;
 struct Lane {
     kinds: &'static [CommandKind],
     room: Arc<Semaphore>,
+    looks: Looks,
+}
+
+impl Lane {
+    fn new(kinds: &'static [CommandKind], room: u32) -> Self {
+        Self {
+            kinds,
+            room: Arc::new(Semaphore::new(room as usize)),
+            looks: Looks::default(),
+        }
+    }
+
+    /// How long what its last look left out may still wait. None: it left nothing out, or there is no room for it.
+    fn wait(&self) -> Option<Duration> {
+        let due = self.looks.due().filter(|_| self.room.available_permits() > 0)?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// Claims and carries out until `drain`, then waits for what is under way; `over` ends that too.
 pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationToken, over: &CancellationToken) {
-    let room = |size: u32| Arc::new(Semaphore::new(size as usize));
-    let lanes = [
-        Lane {
-            kinds: &[CommandKind::KillProcess, CommandKind::DeleteFunction],
-            room: room(context.config.kills),
-        },
-        Lane {
-            kinds: &[
+    let mut lanes = [
+        Lane::new(
+            &[CommandKind::KillProcess, CommandKind::DeleteFunction],
+            context.config.kills,
+        ),
+        Lane::new(
+            &[
                 CommandKind::StartProcess,
                 CommandKind::RetryProcess,
                 CommandKind::RestartProcess,
                 CommandKind::UpdateProcess,
                 CommandKind::ScaleProcess,
             ],
-            room: room(context.config.starts),
-        },
-        Lane {
-            kinds: &[CommandKind::DeclareFunction],
-            room: room(context.config.builds),
-        },
+            context.config.starts,
+        ),
+        Lane::new(&[CommandKind::DeclareFunction], context.config.builds),
     ];
     let wake = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
@@ -57,17 +70,20 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
         let claimed = tokio::select! {
-            claimed = step(context, instance, &lanes, &finisher, &wake, &tasks, over) => claimed,
+            claimed = step(context, instance, &mut lanes, &finisher, &wake, &tasks, over) => claimed,
             () = over.cancelled() => break,
         };
-        match claimed {
-            Ok(0) => {}
+        let pause = match claimed {
+            Ok(0) => lanes.iter().filter_map(Lane::wait).fold(jittered(poll), Duration::min),
             Ok(_) => continue,
-            Err(error) => tracing::warn!(error = %error, "claiming failed"),
-        }
+            Err(error) => {
+                tracing::warn!(error = %error, "claiming failed");
+                jittered(poll)
+            }
+        };
         tokio::select! {
             () = woken => {}
-            () = sleep(jittered(poll)) => {}
+            () = sleep(pause) => {}
             () = drain.cancelled() => {}
             () = over.cancelled() => {}
         }
@@ -82,7 +98,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
 async fn step(
     context: &Arc<Context>,
     instance: Uuid,
-    lanes: &[Lane],
+    lanes: &mut [Lane],
     finisher: &Finisher,
     wake: &Arc<Notify>,
     tasks: &TaskTracker,
@@ -95,7 +111,11 @@ async fn step(
             continue;
         }
         let limit = i64::try_from(free.min(100)).unwrap_or(100);
-        let batch = claim::claim(&context.pool, instance, &context.config.cluster, lane.kinds, limit).await?;
+        let cluster = &context.config.cluster;
+        let batch = lane
+            .looks
+            .claim(&context.pool, instance, cluster, lane.kinds, limit)
+            .await?;
         claimed += batch.len();
         for claim in batch {
             let Ok(permit) = lane.room.clone().acquire_owned().await else {

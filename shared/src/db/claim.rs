@@ -3,6 +3,7 @@
 //! A claim belongs to a manager instance and lasts as long as that instance's own lease, judged by Postgres's clock only.
 //! Each claim has a fencing token that no other claim ever had.
 
+mod look;
 mod rescue;
 mod watch;
 
@@ -14,6 +15,7 @@ use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
+pub use self::look::Looks;
 pub use self::rescue::{MAX_RESCUES, Rescued, expire, rescue};
 pub use self::watch::{divide, division};
 use crate::command::{CommandKind, VERSION};
@@ -165,7 +167,7 @@ pub async fn sign_off(pool: &PgPool, instance: Uuid) -> Result<(), sqlx::Error> 
     transaction.commit().await
 }
 
-/// Claims up to `limit` commands of `kinds`, the most urgent first.
+/// Claims up to `limit` commands of `kinds`, the most urgent first (`claim_commands` of the migrations).
 ///
 /// # Errors
 /// When Postgres is away, or when the unique key of `command_lease` caught what the ordering missed.
@@ -176,38 +178,28 @@ pub async fn claim(
     kinds: &[CommandKind],
     limit: i64,
 ) -> Result<Vec<Claim>, sqlx::Error> {
+    claim_above(pool, instance, cluster, kinds, 0, limit).await
+}
+
+/// Claims as [`claim`] does, of the commands whose order is above a number.
+async fn claim_above(
+    pool: &PgPool,
+    instance: Uuid,
+    cluster: &str,
+    kinds: &[CommandKind],
+    above: i64,
+    limit: i64,
+) -> Result<Vec<Claim>, sqlx::Error> {
     let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
     let rows = sqlx::query!(
-        r#"
-        -- Locks, moves and returns in one statement. The first part is materialized: inlined, the planner may lock and
-        -- move more rows than the limit. Of each key only the oldest row is taken, and only while no other of it runs.
-        with candidate as materialized (
-            select r.seq
-              from command_ready r
-             where r.cluster = $1 and r.waits_for is null and r.run_at <= now()
-               and r.kind = any($2) and r.version <= $3 and (r.deadline is null or r.deadline > now())
-               and exists (select from manager m where m.instance = $4 and m.lease_until > now())
-               and not exists (select from command_lease l where l.key = r.key)
-               and not exists (select from command_ready older where older.key = r.key and older.seq < r.seq)
-             order by r.priority, r.seq
-             limit $5
-               for update of r skip locked
-        ), taken as (
-            delete from command_ready r using candidate c where r.seq = c.seq returning r.*
-        ), leased as (
-            insert into command_lease (seq, cluster, kind, version, key, priority, instance, token, attempts, rescues)
-            select seq, cluster, kind, version, key, priority, $4, nextval('fencing_token'), attempts, rescues from taken
-            returning seq, token, attempts, priority
-        )
-        select c.seq, c.id, l.token, c.kind, c.function_name, c.revision_id, c.process_id, c.payload, l.attempts,
-               c.trace_parent, c.created_at
-          from leased l join command c on c.seq = l.seq
-         order by l.priority, l.seq
-        "#,
+        r#"select seq as "seq!", id as "id!", token as "token!", kind as "kind!", function_name, revision_id, process_id,
+                  payload as "payload!", attempts as "attempts!", trace_parent, created_at as "created_at!"
+             from claim_commands($1, $2, $3, $4, $5, $6)"#,
+        instance,
         cluster,
         &kinds,
         VERSION,
-        instance,
+        above,
         limit
     )
     .fetch_all(pool)
@@ -232,7 +224,7 @@ pub async fn claim(
         .collect())
 }
 
-/// Ends commands, each by its order and the token of its claim, in one statement. Answers those whose claim was still
+/// Ends commands, each by its order and the token of its claim, in one statement (`finish_commands` of the migrations). Answers those whose claim was still
 /// ours; of the others nothing was written.
 ///
 /// # Errors
@@ -246,17 +238,7 @@ pub async fn finish(pool: &PgPool, ended: &[(i64, i64, &Outcome)]) -> Result<Vec
     };
     let states: Vec<String> = ended.iter().map(|(_, _, outcome)| outcome.state().to_owned()).collect();
     sqlx::query_scalar!(
-        r#"with ended as (
-             select * from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
-                 as e (seq, token, state, reason, message, remedy)
-         ), ours as (
-             delete from command_lease l using ended e where l.seq = e.seq and l.token = e.token returning l.seq
-         )
-         update command c
-            set state = e.state, reason = e.reason, message = e.message, remedy = e.remedy, finished_at = now()
-           from ours join ended e using (seq)
-          where c.seq = ours.seq and c.state = 'waiting'
-         returning c.seq"#,
+        r#"select ended as "ended!" from finish_commands($1, $2, $3, $4, $5, $6) as ended"#,
         &ended.iter().map(|(seq, ..)| *seq).collect::<Vec<_>>(),
         &ended.iter().map(|(_, token, _)| *token).collect::<Vec<_>>(),
         &states,
