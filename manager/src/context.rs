@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::cluster::wheel::WheelPods;
 use crate::config::Config;
 use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry, WheelMaker};
+use crate::worker::End;
 
 /// What every part of a running manager shares.
 pub struct Context {
@@ -30,6 +31,8 @@ pub struct Context {
     pub wheel_pods: Option<WheelPods>,
     /// Announces what changed.
     pub changes: Changes,
+    /// Stores ends of commands.
+    pub(crate) ends: Batcher<End>,
     /// Stores that objects were created.
     pub(crate) creations: Batcher<Creation>,
     /// What readiness shows.

@@ -12,7 +12,6 @@ pub mod config;
 pub mod context;
 pub mod diff;
 mod failpoint;
-mod finish;
 mod http;
 pub mod image;
 pub mod login;
@@ -112,6 +111,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let context = Arc::new(Context {
         wheel_pods,
         config,
+        ends: Batcher::start(pool.clone()),
         creations: Batcher::start(pool.clone()),
         pool,
         cluster,

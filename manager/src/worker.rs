@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::COMMAND_CHANNEL;
-use octopus_shared::db::claim::{self, Claim, Looks};
+use octopus_shared::db::claim::{self, Claim, Looks, Outcome};
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::batch::Write;
 use crate::commands;
 use crate::context::Context;
-use crate::finish::Finisher;
 use crate::session::jittered;
 
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
@@ -62,7 +62,6 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     ];
     let wake = Arc::new(Notify::new());
     let tasks = TaskTracker::new();
-    let finisher = Finisher::start(context.pool.clone(), over.clone());
     let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
     let rescuing = tokio::spawn(rescue(context.clone(), wake.clone(), poll));
@@ -70,7 +69,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
         let claimed = tokio::select! {
-            claimed = step(context, instance, &mut lanes, &finisher, &wake, &tasks, over) => claimed,
+            claimed = step(context, instance, &mut lanes, &wake, &tasks, over) => claimed,
             () = over.cancelled() => break,
         };
         let pause = match claimed {
@@ -99,7 +98,6 @@ async fn step(
     context: &Arc<Context>,
     instance: Uuid,
     lanes: &mut [Lane],
-    finisher: &Finisher,
     wake: &Arc<Notify>,
     tasks: &TaskTracker,
     over: &CancellationToken,
@@ -121,10 +119,9 @@ async fn step(
             let Ok(permit) = lane.room.clone().acquire_owned().await else {
                 continue;
             };
-            let (context, finisher) = (context.clone(), finisher.clone());
-            let (wake, over) = (wake.clone(), over.clone());
+            let (context, wake, over) = (context.clone(), wake.clone(), over.clone());
             tasks.spawn(async move {
-                tokio::select! { () = carry_out(&context, &finisher, &claim) => {}, () = over.cancelled() => {} }
+                tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
                 drop(permit);
                 // There is room again, and the key of the command is free.
                 wake.notify_one();
@@ -135,12 +132,12 @@ async fn step(
 }
 
 #[tracing::instrument(skip_all, fields(command.id = %claim.id, command.kind = claim.kind.as_str(), trace_parent = claim.trace_parent))]
-async fn carry_out(context: &Context, finisher: &Finisher, claim: &Claim) {
+async fn carry_out(context: &Context, claim: &Claim) {
     let waited = (chrono::Utc::now() - claim.created_at).to_std().unwrap_or_default();
     metrics::histogram!("octopus_command_wait_seconds", "kind" => claim.kind.as_str()).record(waited);
     context.announce(claim);
     let result = commands::carry_out(context, claim).await;
-    let written = store(context, finisher, claim, &result).await;
+    let written = store(context, claim, &result).await;
     match (&result, written) {
         (commands::Ending::Later { why, .. }, true) => tracing::info!(why, "to be tried again"),
         (commands::Ending::Done(outcome), true) => tracing::info!(?outcome, "command ended"),
@@ -150,11 +147,38 @@ async fn carry_out(context: &Context, finisher: &Finisher, claim: &Claim) {
     context.announce(claim);
 }
 
+/// The end of one command.
+pub(crate) struct End {
+    seq: i64,
+    token: i64,
+    outcome: Outcome,
+}
+
+impl Write for End {
+    const WHAT: &'static str = "ends of commands";
+
+    fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    async fn store(pool: &sqlx::PgPool, batch: &[Self]) -> Result<Vec<i64>, sqlx::Error> {
+        let ended: Vec<_> = batch.iter().map(|end| (end.seq, end.token, &end.outcome)).collect();
+        claim::finish(pool, &ended).await
+    }
+}
+
 /// Stores how a command ended, however long that takes: nobody else can end it while our lease lasts. False: our lease
 /// has ended, and the command is another manager's.
-async fn store(context: &Context, finisher: &Finisher, claim: &Claim, ending: &commands::Ending) -> bool {
+async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> bool {
     let (delay, failed) = match ending {
-        commands::Ending::Done(outcome) => return finisher.finish(claim, outcome).await,
+        commands::Ending::Done(outcome) => {
+            let end = End {
+                seq: claim.seq,
+                token: claim.token,
+                outcome: outcome.clone(),
+            };
+            return context.ends.write(end).await;
+        }
         commands::Ending::Later { delay, failed, .. } => (*delay, *failed),
     };
     loop {
