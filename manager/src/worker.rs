@@ -18,6 +18,11 @@ use crate::commands;
 use crate::context::Context;
 use crate::session::jittered;
 
+/// Commands in one claim at most.
+const BATCH: usize = 100;
+/// A task's end is followed by a look for others this much later: those that end meanwhile share it.
+const GATHER: Duration = Duration::from_millis(3);
+
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
 struct Lane {
     kinds: &'static [CommandKind],
@@ -60,7 +65,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         ),
         Lane::new(&[CommandKind::DeclareFunction], context.config.builds),
     ];
-    let wake = Arc::new(Notify::new());
+    let (wake, freed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let tasks = TaskTracker::new();
     let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
@@ -68,13 +73,13 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     while !drain.is_cancelled() && !over.is_cancelled() {
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
-        let claimed = tokio::select! {
-            claimed = step(context, instance, &mut lanes, &wake, &tasks, over) => claimed,
+        let more = tokio::select! {
+            more = step(context, instance, &mut lanes, &freed, &tasks, over) => more,
             () = over.cancelled() => break,
         };
-        let pause = match claimed {
-            Ok(0) => lanes.iter().filter_map(Lane::wait).fold(jittered(poll), Duration::min),
-            Ok(_) => continue,
+        let pause = match more {
+            Ok(true) => continue,
+            Ok(false) => lanes.iter().filter_map(Lane::wait).fold(jittered(poll), Duration::min),
             Err(error) => {
                 tracing::warn!(error = %error, "claiming failed");
                 jittered(poll)
@@ -82,6 +87,8 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         };
         tokio::select! {
             () = woken => {}
+            // One look for a crowd of ends.
+            () = freed.notified() => sleep(GATHER).await,
             () = sleep(pause) => {}
             () = drain.cancelled() => {}
             () = over.cancelled() => {}
@@ -93,42 +100,48 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     rescuing.abort();
 }
 
-/// Claims one batch for each lane and starts carrying it out. Answers how many were claimed.
+/// Claims one batch for each lane and starts carrying it out. Answers whether there may be more, and room for it.
 async fn step(
     context: &Arc<Context>,
     instance: Uuid,
     lanes: &mut [Lane],
-    wake: &Arc<Notify>,
+    freed: &Arc<Notify>,
     tasks: &TaskTracker,
     over: &CancellationToken,
-) -> Result<usize, sqlx::Error> {
-    let mut claimed = 0;
+) -> Result<bool, sqlx::Error> {
+    let mut more = false;
     for lane in lanes {
         let free = lane.room.available_permits();
         if free == 0 {
             continue;
         }
-        let limit = i64::try_from(free.min(100)).unwrap_or(100);
+        let limit = free.min(BATCH);
         let cluster = &context.config.cluster;
         let batch = lane
             .looks
-            .claim(&context.pool, instance, cluster, lane.kinds, limit)
+            .claim(
+                &context.pool,
+                instance,
+                cluster,
+                lane.kinds,
+                i64::try_from(limit).unwrap_or(1),
+            )
             .await?;
-        claimed += batch.len();
+        more |= batch.len() == BATCH && free > BATCH;
         for claim in batch {
             let Ok(permit) = lane.room.clone().acquire_owned().await else {
                 continue;
             };
-            let (context, wake, over) = (context.clone(), wake.clone(), over.clone());
+            let (context, freed, over) = (context.clone(), freed.clone(), over.clone());
             tasks.spawn(async move {
                 tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
                 drop(permit);
                 // There is room again, and the key of the command is free.
-                wake.notify_one();
+                freed.notify_one();
             });
         }
     }
-    Ok(claimed)
+    Ok(more)
 }
 
 #[tracing::instrument(skip_all, fields(command.id = %claim.id, command.kind = claim.kind.as_str(), trace_parent = claim.trace_parent))]
