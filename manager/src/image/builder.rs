@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::config::{self, NewLayer};
 use super::error::{BuildError, BuildFault, mask};
 use super::layer::{self, Content, Layer, LayerFile};
-use super::lock::{self, Lock, PLATFORM};
+use super::lock::{self, Lock, Locks, PLATFORM};
 use super::registry::{Base, REPOSITORY, Registries, layer_bytes};
 use super::settings::{ImageSettings, PythonVersion};
 use super::upload;
@@ -36,6 +36,7 @@ pub struct Builder {
     pub(super) settings: ImageSettings,
     pub(super) registries: Registries,
     bases: Mutex<HashMap<PythonVersion, (Instant, Arc<Base>)>>,
+    locks: Locks,
 }
 
 impl Builder {
@@ -52,6 +53,7 @@ impl Builder {
             settings,
             registries,
             bases: Mutex::default(),
+            locks: Locks::default(),
         })
     }
 
@@ -230,10 +232,22 @@ impl Builder {
         maker: Option<&dyn WheelMaker>,
         log: &dyn BuildLog,
     ) -> Result<Lock, BuildError> {
+        let key = lock::key(&self.settings, plan.python, &plan.wanted, scratch);
+        if let Some(lock) = self.locks.get(&key) {
+            log.line("resolved a short while ago: the same versions");
+            lock::put_down(&lock, scratch).await?;
+            return Ok(lock);
+        }
         let mut built = Vec::new();
         loop {
             let error = match lock::lock(&self.settings, plan.python, &plan.wanted, scratch, log).await {
-                Ok(lock) => return Ok(lock),
+                Ok(lock) => {
+                    // What was built here lies in this scratch directory alone.
+                    if built.is_empty() {
+                        self.locks.put(key, lock.clone());
+                    }
+                    return Ok(lock);
+                }
                 Err(error) => error,
             };
             let (Some(maker), Some(requirement)) = (maker, error.source_only.clone()) else {

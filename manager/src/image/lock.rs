@@ -1,7 +1,11 @@
 //! From what is wanted to wheels on disk: a hashed lock first, then exactly that, and nothing of it is run.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
 
 use super::BuildLog;
 use super::error::{BuildError, BuildFault};
@@ -20,11 +24,55 @@ const LOCK_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Some gigabytes of wheels over a slow line.
 const INSTALL_LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// How long what was resolved is not resolved again.
+const LOCK_AGE: Duration = Duration::from_secs(10 * 60);
+/// Locks that are remembered at most, some tens of kilobytes each.
+const LOCKS: usize = 200;
+
 /// Every package at one version, with the hashes of its wheels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lock {
     pub(crate) text: String,
     pub(crate) packages: usize,
+}
+
+/// What was resolved lately. Who changes the code again and again waits for no index each time, and a new version of a package
+/// is seen soon.
+#[derive(Default)]
+pub(crate) struct Locks(Mutex<HashMap<String, (Instant, Lock)>>);
+
+impl Locks {
+    /// The lock of a [`key`], if it is young.
+    pub(crate) fn get(&self, key: &str) -> Option<Lock> {
+        let locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (made, lock) = locks.get(key)?;
+        (made.elapsed() < LOCK_AGE).then(|| lock.clone())
+    }
+
+    /// Remembers a lock, and forgets the old ones.
+    pub(crate) fn put(&self, key: String, lock: Lock) {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, (made, _)| made.elapsed() < LOCK_AGE);
+        if locks.len() < LOCKS {
+            locks.insert(key, (Instant::now(), lock));
+        }
+    }
+}
+
+/// Everything that a lock is made from, but what the indexes have.
+pub(crate) fn key(settings: &ImageSettings, python: PythonVersion, wanted: &Wanted, scratch: &Path) -> String {
+    let mut parts = common(settings, python, wanted, scratch);
+    parts.extend(settings.index_url.iter().map(ToString::to_string));
+    parts.push(wanted.to_requirements_in());
+    hex::encode(Sha256::digest(parts.join("\n")))
+}
+
+/// Puts a lock where [`install`] looks for it.
+pub(crate) async fn put_down(lock: &Lock, scratch: &Path) -> Result<(), BuildError> {
+    let failed = |error| BuildError::machine("the lock cannot be written", error);
+    tokio::fs::write(scratch.join("requirements.lock"), &lock.text)
+        .await
+        .map_err(failed)
 }
 
 /// Resolves what is wanted.
@@ -131,6 +179,43 @@ fn check(text: String) -> Result<Lock, BuildError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::PushRegistry;
+    use crate::image::error::Place;
+
+    #[test]
+    fn a_lock_is_remembered_for_the_same_wishes_only() {
+        let none = Path::new("/nowhere");
+        let of = |python: &str, requirement: &str, index: Option<&str>| {
+            let settings = ImageSettings {
+                push: PushRegistry::new("http://registry.example", None).unwrap(),
+                pull: "registry.example".into(),
+                bases: "cp312=http://registry.example/base:1".parse().unwrap(),
+                uv: "uv".into(),
+                python: "python3".into(),
+                cache_dir: "/nowhere".into(),
+                ca_bundle: None,
+                system_packages: Default::default(),
+                index_url: index.map(|url| url.parse().unwrap()),
+            };
+            let mut wanted = Wanted::default();
+            wanted.add(requirement, &Place::new("function.py", 1)).unwrap();
+            key(&settings, python.parse().unwrap(), &wanted, none)
+        };
+        let first = of("cp312", "flask", None);
+        assert_eq!(of("cp312", "flask", None), first);
+        for (name, other) in [
+            ("python", of("cp311", "flask", None)),
+            ("package", of("cp312", "flask<3", None)),
+            ("index", of("cp312", "flask", Some("https://index.example/simple"))),
+        ] {
+            assert_ne!(other, first, "{name}");
+        }
+        let locks = Locks::default();
+        assert_eq!(locks.get(&first), None);
+        let lock = check("a==1.0 \\\n".into()).unwrap();
+        locks.put(first.clone(), lock.clone());
+        assert_eq!(locks.get(&first), Some(lock));
+    }
 
     #[test]
     fn a_lock_is_names_versions_and_hashes() {
