@@ -220,6 +220,7 @@ async fn end(context: &Context, process: &ProcessRow, pod: &Pod) -> Result<bool,
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -319,6 +320,66 @@ mod tests {
             ),
         ] {
             assert_eq!(decide(&pod, wish, NOW.parse().unwrap()), expected, "{name}");
+        }
+    }
+
+    fn any_pod() -> impl Strategy<Value = Pod> {
+        let state = prop_oneof![
+            Just(json!({"waiting": {"reason": "ContainerCreating"}})),
+            Just(json!({"running": {"startedAt": "2026-01-02T03:04:05Z"}})),
+            Just(json!({"terminated": {"exitCode": 0, "startedAt": "2026-01-02T03:04:05Z"}})),
+        ];
+        let phase = prop_oneof![
+            Just("Pending"),
+            Just("Running"),
+            Just("Failed"),
+            Just("Succeeded"),
+            Just("Unknown")
+        ];
+        (phase, state, prop::option::of(0..120_i64), 0..3_i32, any::<bool>()).prop_map(
+            |(phase, state, stopping_for, restarts, is_deleted)| {
+                let now: DateTime<Utc> = NOW.parse().unwrap();
+                let since = stopping_for.map(|seconds| (now - TimeDelta::seconds(seconds)).to_rfc3339());
+                let mut pod = pod(phase, state, since.as_deref());
+                let statuses = pod
+                    .status
+                    .as_mut()
+                    .and_then(|status| status.container_statuses.as_mut())
+                    .unwrap();
+                statuses[0].restart_count = restarts;
+                if is_deleted {
+                    pod.metadata.deletion_timestamp = serde_json::from_value(json!(NOW)).unwrap();
+                }
+                pod
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever a pod looks like: no log is given up that nobody asked to give up, and no pod is left for good.
+        #[test]
+        fn no_look_loses_a_log_or_leaves_a_pod(
+            pod in any_pod(), grace_seconds in prop::option::of(0..60_i32), force in any::<bool>(), logs_open in any::<bool>(),
+        ) {
+            let action = decide(&pod, Wish { grace_seconds, force, logs_open }, NOW.parse().unwrap());
+            let seen = state::fold(&pod, false).unwrap();
+            let has_started = seen.restart_count > 0 || seen.containers[0].started_at.is_some();
+            let is_final = matches!(seen.phase.as_str(), "Failed" | "Succeeded");
+            let is_going = pod.metadata.deletion_timestamp.is_some();
+            match action {
+                Action::Delete(Deletion::Within(0)) => prop_assert!(force),
+                Action::Delete(_) if force => prop_assert!(false, "force does not wait"),
+                Action::Delete(Deletion::Graceful) => prop_assert!(!is_going && (!has_started || !logs_open)),
+                Action::Delete(Deletion::Within(_)) => prop_assert!(!is_going && grace_seconds.is_some() && !seen.ended),
+                Action::Delete(Deletion::Orphaning) => prop_assert!(false, "a pod has nothing to orphan"),
+                Action::LowerDeadline => prop_assert!(has_started && !is_final && stopping_since(&pod).is_none()),
+                Action::Wait => {
+                    prop_assert!(!force);
+                    prop_assert!(is_going || has_started, "what has not started is removed at once");
+                    prop_assert!(is_going || !is_final || logs_open, "what has ended and is stored is removed");
+                    prop_assert!(is_going || is_final || stopping_since(&pod).is_some(), "what runs is told to end");
+                }
+            }
         }
     }
 }
