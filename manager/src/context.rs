@@ -74,6 +74,11 @@ impl Health {
         self.cluster.store(reachable, Ordering::Relaxed);
     }
 
+    /// The same, for those who would only meet its absence.
+    pub fn cluster(&self) -> bool {
+        self.cluster.load(Ordering::Relaxed)
+    }
+
     /// Why the reconciler removes nothing at the moment.
     pub fn set_halted(&self, why: Option<String>) {
         *self.halted.lock().unwrap_or_else(PoisonError::into_inner) = why;

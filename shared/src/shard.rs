@@ -13,8 +13,10 @@ pub fn of(process: Uuid) -> i16 {
 /// How the shards of a cluster are divided at the moment, as one of its managers sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Division {
-    /// Managers of the cluster whose lease goes on.
+    /// Managers that take part, this one too: their lease goes on, and they reach the cluster.
     pub managers: usize,
+    /// Whether the others know that this manager takes part.
+    pub takes_part: bool,
     /// Shards of this manager.
     pub held: Vec<i16>,
     /// Shards of nobody who lives.
@@ -22,7 +24,7 @@ pub struct Division {
 }
 
 impl Division {
-    /// What this manager should hold instead. None: it holds its part.
+    /// What this manager should hold instead; nothing at first, so that others know of it. None: it holds its part.
     ///
     /// Nobody holds more than its part, rounded up, and whoever holds less takes what is free. So a shard that is given up
     /// is taken, and none moves to and fro.
@@ -30,7 +32,7 @@ impl Division {
         let part = usize::from(COUNT.unsigned_abs()).div_ceil(self.managers.max(1));
         let mut wanted: Vec<i16> = self.held.iter().chain(&self.free).copied().take(part).collect();
         wanted.sort_unstable();
-        (wanted != self.held).then_some(wanted)
+        (wanted != self.held || !self.takes_part).then_some(wanted)
     }
 }
 
@@ -77,7 +79,17 @@ mod tests {
             ),
             ("more managers than shards", 20, vec![1], vec![], None),
         ] {
-            assert_eq!(Division { managers, held, free }.wanted(), expected, "{name}");
+            assert_eq!(
+                Division {
+                    managers,
+                    takes_part: true,
+                    held,
+                    free
+                }
+                .wanted(),
+                expected,
+                "{name}"
+            );
         }
     }
 
@@ -97,7 +109,7 @@ mod tests {
                     let index = (usize::try_from((order >> (round * 8)) & 0xff).unwrap() + step) % managers;
                     let taken = held.concat();
                     let free = all.iter().copied().filter(|shard| !taken.contains(shard)).collect();
-                    let division = Division { managers, held: held[index].clone(), free };
+                    let division = Division { managers, takes_part: true, held: held[index].clone(), free };
                     if let Some(wanted) = division.wanted() {
                         prop_assert!(round < 3, "still moving");
                         held[index] = wanted;

@@ -38,14 +38,27 @@ async fn managers_share_a_cluster_and_inherit_from_the_dead() {
     assert_eq!(alone.shards, (0..shard::COUNT).collect::<Vec<_>>());
     assert!(look(pool, first).await.is_none(), "it has all");
 
+    // One that lives and does not reach the cluster takes no part.
     let second = manager(&database).await;
-    assert!(look(pool, second).await.is_none(), "nothing is free yet");
+    assert!(look(pool, first).await.is_none(), "nobody else takes part");
+    assert!(
+        look(pool, second).await.unwrap().shards.is_empty(),
+        "nothing is free yet"
+    );
     assert!(may_write(pool, &alone).await);
     let half = look(pool, first).await.unwrap();
     assert_eq!(half.shards, [0, 1, 2, 3, 4, 5]);
     assert!(!may_write(pool, &alone).await, "what was begun with more shards");
     assert_eq!(look(pool, second).await.unwrap().shards, [6, 7, 8, 9, 10, 11]);
     assert!(may_write(pool, &half).await);
+    assert!(look(pool, second).await.is_none(), "it has its part");
+
+    // The second one does not reach the cluster any more.
+    claim::leave(pool, second, "default").await.unwrap();
+    assert_eq!(look(pool, first).await.unwrap().shards.len(), 12);
+    assert!(look(pool, second).await.unwrap().shards.is_empty());
+    let half = look(pool, first).await.unwrap();
+    assert_eq!(look(pool, second).await.unwrap().shards.len(), 6);
 
     // A third one that does not live: its lease ended before it looked.
     let dead = Uuid::new_v4();

@@ -7,6 +7,7 @@ mod files;
 mod line;
 mod logs;
 mod pace;
+mod part;
 mod pods;
 mod reader;
 pub(crate) mod reconcile;
@@ -17,93 +18,13 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use octopus_shared::db::claim;
 use octopus_shared::db::report::{ReportError, Watch};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+pub use self::part::run;
 use crate::context::Context;
-use crate::session::jittered;
-
-/// Watches this manager's part of the cluster's shards until `over`. The part changes with the managers that live.
-pub async fn run(context: Arc<Context>, instance: Uuid, over: CancellationToken) {
-    let retry = jittered(context.config.lease() / 5).min(Duration::from_secs(2));
-    let mut running: Option<Running> = None;
-    while !over.is_cancelled() {
-        running = match divide(&context, instance, running.take(), &over).await {
-            Ok(running) => running,
-            Err(error) => {
-                tracing::warn!(error = %error, "the watch cannot be divided");
-                None
-            }
-        };
-        tokio::select! { () = over.cancelled() => {}, () = sleep(retry) => {} }
-    }
-    if let Some(running) = running {
-        running.end().await;
-    }
-}
-
-/// A watch that is going on.
-struct Running {
-    lost: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Running {
-    /// Ends it, and waits until nothing of it writes any more.
-    async fn end(self) {
-        self.lost.cancel();
-        // It panicked or it ended: it writes no more.
-        let _ = self.task.await;
-    }
-}
-
-/// Looks at the division, and starts over with another part where it has changed. An error leaves `running` ended or as it is: the
-/// next look tells.
-async fn divide(
-    context: &Arc<Context>,
-    instance: Uuid,
-    running: Option<Running>,
-    over: &CancellationToken,
-) -> Result<Option<Running>, sqlx::Error> {
-    let (pool, cluster) = (&context.pool, &context.config.cluster);
-    let running = running.filter(|running| !running.task.is_finished());
-    let division = match claim::division(pool, instance, cluster).await {
-        Ok(division) => division,
-        Err(error) if running.is_some() => {
-            tracing::warn!(error = %error, "the division of the watch cannot be seen");
-            return Ok(running);
-        }
-        Err(error) => return Err(error),
-    };
-    let wanted = match (division.wanted(), &running) {
-        (None, Some(_)) => return Ok(running),
-        (None, None) => division.held,
-        (Some(wanted), _) => wanted,
-    };
-    if running.is_none() {
-        // Standing by: ready only while the cluster answers, and whoever does not reach it does not watch it.
-        let reachable = context.cluster.ping().await.is_ok();
-        context.health.set_cluster(reachable);
-        if !reachable || wanted.is_empty() {
-            return Ok(None);
-        }
-    }
-    if let Some(running) = running {
-        running.end().await;
-    }
-    let Some(held) = claim::divide(pool, instance, cluster, &wanted).await? else {
-        return Ok(None);
-    };
-    tracing::info!(held.token, shards = ?held.shards, "watching the cluster");
-    let lost = over.child_token();
-    let task = tokio::spawn(watch(context.clone(), held, lost.clone()));
-    Ok(Some(Running { lost, task }))
-}
 
 /// Watches until it is lost.
 async fn watch(context: Arc<Context>, watch: Watch, lost: CancellationToken) {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use self::look::Looks;
 pub use self::rescue::{MAX_RESCUES, Rescued, expire, rescue};
-pub use self::watch::{divide, division};
+pub use self::watch::{divide, division, leave};
 use crate::command::{CommandKind, VERSION};
 
 /// A command that is ours until our lease ends.

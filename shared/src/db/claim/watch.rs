@@ -12,10 +12,11 @@ use crate::shard::{self, Division};
 /// When Postgres is away.
 pub async fn division(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<Division, sqlx::Error> {
     let row = sqlx::query!(
-        r#"with live as (select instance from manager where cluster = $1 and lease_until > now()),
-                held as (select w.instance, unnest(w.shards) as shard
-                           from watch_lease w join live using (instance) where w.cluster = $1)
-           select (select count(*) from live) as "managers!",
+        r#"with live as (select w.instance, w.shards from watch_lease w join manager m using (instance)
+                          where w.cluster = $1 and m.lease_until > now()),
+                held as (select instance, unnest(shards) as shard from live)
+           select (select count(*) from live where instance <> $2) as "others!",
+                  exists (select from live where instance = $2) as "takes_part!",
                   array(select shard from held where instance = $2 order by shard) as "held!",
                   array(select s::smallint from generate_series(0, $3::integer - 1) s
                          where s not in (select shard from held) order by s) as "free!""#,
@@ -26,15 +27,31 @@ pub async fn division(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<Di
     .fetch_one(pool)
     .await?;
     Ok(Division {
-        managers: usize::try_from(row.managers).unwrap_or_default(),
+        managers: 1 + usize::try_from(row.others).unwrap_or_default(),
+        takes_part: row.takes_part,
         held: row.held,
         free: row.free,
     })
 }
 
-/// Gives up the shards that are not among `wanted`, and takes those that are, as far as no live manager has them. Answers the
-/// right to all that is held now, by a new token: what was begun under the one before writes nothing more. None: nothing is
-/// held, or our lease has ended.
+/// Takes part no more: what this manager held is free.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn leave(pool: &PgPool, instance: Uuid, cluster: &str) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "delete from watch_lease where cluster = $1 and instance = $2",
+        cluster,
+        instance
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Takes part, gives up the shards that are not among `wanted`, and takes those that are, as far as no live manager has them.
+/// Answers the right to all that is held now, which may be nothing, by a new token: what was begun under the one before writes
+/// nothing more. None: our lease has ended.
 ///
 /// # Errors
 /// When Postgres is away.
@@ -60,10 +77,11 @@ pub async fn divide(
     .await?;
     let held = sqlx::query!(
         r#"insert into watch_lease (cluster, instance, shards, token)
-           select $1, $2, free.shards, nextval('fencing_token')
-             from (select array_agg(s order by s) as shards from unnest($3::smallint[]) s
-                    where not exists (select from watch_lease w where w.cluster = $1 and s = any(w.shards))) free
-            where free.shards is not null and exists (select from manager m where m.instance = $2 and m.lease_until > now())
+           select $1, $2,
+                  array(select s from unnest($3::smallint[]) s
+                         where not exists (select from watch_lease w where w.cluster = $1 and s = any(w.shards)) order by s),
+                  nextval('fencing_token')
+            where exists (select from manager m where m.instance = $2 and m.lease_until > now())
            returning shards, token"#,
         cluster,
         instance,
