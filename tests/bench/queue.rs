@@ -26,11 +26,14 @@ const BATCH: i64 = 50;
 const PAIRS: usize = 7;
 const LEASE: Duration = Duration::from_secs(300);
 
-/// Commands that wait, as the API's triggers leave them, without the processes that they would be about.
+/// Commands that wait, as the API and its triggers leave them, without the processes that they would be about. The ids rise.
 const ADD: &str = "
 with added as (
     insert into command (id, cluster, kind, requested_by)
-    select gen_random_uuid(), 'default', 'kill_process', 'bench' from generate_series(1, $1::bigint) returning *
+    select (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')
+            || right(replace(gen_random_uuid()::text, '-', ''), 20))::uuid, 'default', 'kill_process', 'bench'
+      from generate_series(1, $1::bigint)
+    returning *
 )
 insert into command_ready (seq, cluster, kind, version, key, priority)
 select seq, cluster, kind, version, 'kill:' || id, 0 from added";

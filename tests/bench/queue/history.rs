@@ -16,7 +16,6 @@ pub(crate) async fn run_history() {
     };
     let mut connection = full.database.owner.acquire().await.expect("a connection");
     run(&mut connection, "set session_replication_role = replica").await;
-    // Ids that rise, as those of UUID v7 do.
     let ended = format!(
         "insert into command (id, cluster, kind, requested_by, state, finished_at)
          select lpad(to_hex(g), 32, '0')::uuid, 'default', 'kill_process', 'bench', 'succeeded', now()
