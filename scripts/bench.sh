@@ -1,5 +1,5 @@
 #!/bin/bash
-# Measures this machine: latency of the queue, rate of creation, latency of logs. Arguments go to the benchmark.
+# Measures this machine: latency of the queue, rate of creation, latency of logs. Arguments go to the benchmark (its main.rs).
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 source "$root/scripts/test_environment.sh"

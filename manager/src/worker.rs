@@ -8,7 +8,7 @@ use octopus_shared::db::COMMAND_CHANNEL;
 use octopus_shared::db::claim::{self, Claim, Looks, Outcome};
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -22,6 +22,9 @@ use crate::session::jittered;
 const BATCH: usize = 100;
 /// A task's end is followed by a look for others this much later: those that end meanwhile share it.
 const GATHER: Duration = Duration::from_millis(3);
+
+/// For one rescue.
+const RESCUE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
 struct Lane {
@@ -69,7 +72,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     let tasks = TaskTracker::new();
     let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
-    let rescuing = tokio::spawn(rescue(context.clone(), wake.clone(), poll));
+    let looking = tokio::spawn(look(context.clone(), wake.clone(), poll));
     while !drain.is_cancelled() && !over.is_cancelled() {
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
@@ -77,19 +80,16 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
             more = step(context, instance, &mut lanes, &freed, &tasks, over) => more,
             () = over.cancelled() => break,
         };
-        let pause = match more {
+        match more {
             Ok(true) => continue,
-            Ok(false) => lanes.iter().filter_map(Lane::wait).fold(jittered(poll), Duration::min),
-            Err(error) => {
-                tracing::warn!(error = %error, "claiming failed");
-                jittered(poll)
-            }
-        };
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = %error, "claiming failed"),
+        }
         tokio::select! {
             () = woken => {}
             // One look for a crowd of ends.
             () = freed.notified() => sleep(GATHER).await,
-            () = sleep(pause) => {}
+            () = due(&lanes) => {}
             () = drain.cancelled() => {}
             () = over.cancelled() => {}
         }
@@ -97,7 +97,15 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     tasks.close();
     tokio::select! { () = tasks.wait() => {}, () = over.cancelled() => {} }
     listening.abort();
-    rescuing.abort();
+    looking.abort();
+}
+
+/// Until what the last look of some lane left out is due; for ever when none left anything out.
+async fn due(lanes: &[Lane]) {
+    match lanes.iter().filter_map(Lane::wait).min() {
+        Some(wait) => sleep(wait).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Claims one batch for each lane and starts carrying it out. Answers whether there may be more, and room for it.
@@ -203,21 +211,38 @@ async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> b
     }
 }
 
-/// Takes back, again and again, what managers held whose lease has ended, and fails what nobody began in time.
-async fn rescue(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
+/// Looks again and again whether something waits, since a call may be lost, or is to be rescued. While nothing does, that is
+/// all that is asked of Postgres.
+async fn look(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
     loop {
-        match claim::rescue(&context.pool, &context.config.cluster).await {
-            Ok(found) => {
-                found.expired.into_iter().for_each(|id| context.changes.announce(id));
-                if found.rescued > 0 {
-                    tracing::warn!(found.rescued, "took back commands of a manager whose lease has ended");
-                    metrics::counter!("octopus_commands_rescued_total").increment(found.rescued);
+        match claim::look(&context.pool, &context.config.cluster).await {
+            Ok(seen) => {
+                if seen.waits {
                     wake.notify_one();
                 }
+                // Whoever holds a row of these back does not hold the looks back.
+                if seen.late && timeout(RESCUE_LIMIT, rescue(&context, &wake)).await.is_err() {
+                    tracing::warn!("somebody holds lost commands; they are tried again");
+                }
             }
-            Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
+            Err(error) => tracing::warn!(error = %error, "looking for commands failed"),
         }
         sleep(jittered(every)).await;
+    }
+}
+
+/// Takes back what managers held whose lease has ended, and fails what nobody began in time.
+async fn rescue(context: &Context, wake: &Notify) {
+    match claim::rescue(&context.pool, &context.config.cluster).await {
+        Ok(found) => {
+            found.expired.into_iter().for_each(|id| context.changes.announce(id));
+            if found.rescued > 0 {
+                tracing::warn!(found.rescued, "took back commands of a manager whose lease has ended");
+                metrics::counter!("octopus_commands_rescued_total").increment(found.rescued);
+                wake.notify_one();
+            }
+        }
+        Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
     }
 }
 

@@ -1,5 +1,5 @@
 //! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run. Arguments
-//! choose parts: `queue`, `image`, `create`, `processes`, `logs`.
+//! choose parts: `queue`, `history`, `snapshot`, `pickup`, `enqueue`, `idle`, `image`, `create`, `processes`, `logs`.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
@@ -23,7 +23,22 @@ async fn main() {
     let wants = |part: &str| chosen.is_empty() || chosen.iter().any(|name| name == part);
     octopus_tests::postgres::flush_to_disk();
     if wants("queue") {
-        queue::run().await;
+        queue::run_rates().await;
+    }
+    if wants("history") {
+        queue::history::run_history().await;
+    }
+    if wants("snapshot") {
+        queue::snapshot::run_snapshot().await;
+    }
+    if wants("pickup") {
+        queue::pickup::run_pickup().await;
+    }
+    if wants("enqueue") {
+        queue::enqueue::run_enqueue().await;
+    }
+    if wants("idle") {
+        queue::idle::run_idle().await;
     }
     if !["image", "create", "processes", "logs"].into_iter().any(wants) {
         return;

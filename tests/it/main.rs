@@ -29,5 +29,6 @@ mod policy;
 mod queue;
 mod queue_model;
 mod queue_order;
+mod queue_plans;
 mod services_without_pods;
 mod shards;

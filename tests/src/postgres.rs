@@ -160,7 +160,16 @@ impl Server {
             .with_env_var("POSTGRES_PASSWORD", &password)
             .with_label(LABEL.0, LABEL.1)
             // The data outlives no test: no flushing to disk.
-            .with_cmd(["postgres", "-c", fsync, "-c", "max_connections=300"])
+            .with_cmd([
+                "postgres",
+                "-c",
+                fsync,
+                "-c",
+                "max_connections=300",
+                "-c",
+                // Benchmarks ask when something was committed.
+                "track_commit_timestamp=on",
+            ])
             .start()
             .await
             .expect("a container of Postgres; set DATABASE_URL to use a server that runs already");

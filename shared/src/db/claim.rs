@@ -16,7 +16,7 @@ use sqlx::postgres::types::PgInterval;
 use uuid::Uuid;
 
 pub use self::look::Looks;
-pub use self::rescue::{MAX_RESCUES, Rescued, expire, rescue};
+pub use self::rescue::{MAX_RESCUES, Rescued, Seen, expire, look, rescue};
 pub use self::watch::{divide, division, leave};
 use crate::command::{CommandKind, VERSION};
 

@@ -1,7 +1,7 @@
 //! Request -> rows. What a 202 promises is written by the database in the same transaction (`accept_command` of the migrations).
 
 use serde_json::{Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use crate::command::{CommandKind, MAX_DEADLINE_SECONDS, MAX_REPLICAS, Request, VERSION};
@@ -97,26 +97,29 @@ pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<
     if let Some(accepted) = replay(pool, asker).await? {
         return Ok(accepted);
     }
-    let mut transaction = crate::db::begin(pool).await?;
-    if let Request::DeclareFunction { source, .. } = request {
-        put_bundle(&mut transaction, source).await?;
-    }
     let row = Row::new(request);
-    match insert(&mut transaction, &row, asker).await {
-        Ok(()) => {
-            transaction.commit().await?;
-            Ok(Accepted {
-                command: row.id,
-                replayed: false,
-            })
-        }
+    let stored = match request {
+        Request::DeclareFunction { source, .. } => declare(pool, source, &row, asker).await,
+        // One statement is a transaction of its own, and takes one journey to Postgres instead of three.
+        _ => insert(pool, &row, asker).await,
+    };
+    match stored {
+        Ok(()) => Ok(Accepted {
+            command: row.id,
+            replayed: false,
+        }),
         // The same request under the same key may have been stored since the first look: it then failed on that key, or
         // on what the other one did (a function is deleted once).
-        Err(error) => {
-            transaction.rollback().await?;
-            replay(pool, asker).await?.ok_or_else(|| error.into())
-        }
+        Err(error) => replay(pool, asker).await?.ok_or_else(|| error.into()),
     }
+}
+
+/// Stores a declaration and its source together.
+async fn declare(pool: &PgPool, source: &Source, row: &Row<'_>, asker: &Asker) -> Result<(), sqlx::Error> {
+    let mut transaction = crate::db::begin(pool).await?;
+    put_bundle(&mut transaction, source).await?;
+    insert(&mut *transaction, row, asker).await?;
+    transaction.commit().await
 }
 
 fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
@@ -272,7 +275,7 @@ impl<'a> Row<'a> {
     }
 }
 
-async fn insert(connection: &mut PgConnection, row: &Row<'_>, asker: &Asker) -> Result<(), sqlx::Error> {
+async fn insert(executor: impl PgExecutor<'_>, row: &Row<'_>, asker: &Asker) -> Result<(), sqlx::Error> {
     let idempotency = asker.idempotency.as_ref();
     sqlx::query!(
         "insert into command (id, cluster, kind, version, function_name, revision_id, process_id, target_command, payload,
@@ -293,7 +296,7 @@ async fn insert(connection: &mut PgConnection, row: &Row<'_>, asker: &Asker) -> 
         asker.trace_parent,
         asker.deadline_seconds,
     )
-    .execute(connection)
+    .execute(executor)
     .await?;
     Ok(())
 }

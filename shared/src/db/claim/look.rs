@@ -41,6 +41,8 @@ impl Looks {
     ) -> Result<Vec<Claim>, sqlx::Error> {
         let began = Instant::now();
         let above = self.begins_above(began);
+        // A look that fails owes nothing: whoever finds that something waits looks again.
+        self.partial = false;
         let claims = claim_above(pool, instance, cluster, kinds, above, limit).await?;
         self.looked(above, began, Instant::now(), claims.iter().map(|claim| claim.seq).max());
         Ok(claims)

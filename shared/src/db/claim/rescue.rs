@@ -9,6 +9,34 @@ use crate::reason;
 /// A command is taken over this often from managers that died with it; after that it is what kills them.
 pub const MAX_RESCUES: i32 = 5;
 
+/// What one cheap look at the queue of a cluster saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// A command waits whose time has come; whether it can be claimed is another question.
+    pub waits: bool,
+    /// There is something for [`rescue`].
+    pub late: bool,
+}
+
+/// Whether there is anything to claim or to rescue: a single statement, for who asks again and again.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn look(pool: &PgPool, cluster: &str) -> Result<Seen, sqlx::Error> {
+    sqlx::query_as!(
+        Seen,
+        r#"select exists (
+                    select from command_ready where cluster = $1 and waits_for is null and run_at <= now()) as "waits!",
+                  exists (
+                    select from command_lease l join manager m on m.instance = l.instance
+                     where l.cluster = $1 and m.lease_until <= now())
+               or exists (select from command_ready where deadline <= now()) as "late!""#,
+        cluster
+    )
+    .fetch_one(pool)
+    .await
+}
+
 /// Takes back what managers whose lease has ended still held. A command that was rescued too often fails instead: a start
 /// then kills its process, since nobody knows how far it came, and a build fails its revision. A change of a service leaves
 /// it as it is. A kill is rescued for ever.

@@ -200,7 +200,11 @@ pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sql
     let Some(summary) = say_what_is_waited_for(pool, rows!(rows).collect()).await?.pop() else {
         return Ok(None);
     };
-    let (pods, log_streams) = (pods(pool, id).await?, log_streams(pool, id).await?);
+    let (pods, log_streams) = match summary.lifecycle {
+        // Nothing of it was made.
+        Lifecycle::Requested => Default::default(),
+        _ => (pods(pool, id).await?, log_streams(pool, id).await?),
+    };
     let last_lines = match summary.state {
         ProcessState::Failed | ProcessState::Failing => last_lines(pool, id).await?,
         _ => Vec::new(),
