@@ -1,6 +1,7 @@
 #!/bin/bash
-# Many cases of each property and of each route, then the end-to-end suite again and again for SOAK_MINUTES (60). Stops at
-# the first failure: races show in numbers.
+# Many cases of each property and of each route, the API server stopped under load, then the end-to-end suite again and again
+# for SOAK_MINUTES (60). Each round kills managers at pairs of places for OCTOPUS_PAIRS_MINUTES (60). Stops at the first
+# failure: races show in numbers.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 source "$root/scripts/test_environment.sh"
@@ -18,6 +19,9 @@ say "every route by its document"
 cargo test --locked -p octopus-tests --test it api_fuzz
 SECONDS=0
 cargo build --quiet --locked --workspace --bins --features octopus-manager/failpoints
+say "the API server stopped, with nothing beside"
+"$root/scripts/clean.sh" tests
+OCTOPUS_STOP_API_SERVER=1 cargo test --locked -p octopus-tests --test e2e the_api_server_itself
 for ((round = 1; SECONDS < minutes * 60; round++)); do
   say "round $round, minute $((SECONDS / 60)) of $minutes"
   "$root/scripts/clean.sh" tests

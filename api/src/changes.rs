@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use octopus_shared::db::CHANGE_CHANNEL;
+use octopus_shared::db::{self, CHANGE_CHANNEL};
 use sqlx::postgres::PgListener;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ impl Changes {
         listener.listen(CHANGE_CHANNEL).await?;
         connected.set(1.0);
         self.tell(Change::Everything);
-        while let Some(notification) = listener.try_recv().await? {
+        while let Some(notification) = db::hear(&mut listener).await? {
             self.tell(Change::parse(notification.payload()));
         }
         Ok(())

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::session::jittered;
 
 /// Writes in one batch at most, and on their way to it.
 const BATCH: usize = 100;
+/// For one batch, until it is tried again.
+const LIMIT: Duration = Duration::from_secs(15);
 
 /// What is written under a claim.
 pub(crate) trait Write: Send + Sync + Sized + 'static {
@@ -56,7 +58,9 @@ impl<T: Write> Batcher<T> {
 
 async fn insist<T: Write>(pool: &PgPool, writes: &[T]) -> HashSet<i64> {
     loop {
-        match T::store(pool, writes).await {
+        // A connection that died without a word would never answer, and every write behind this one would wait.
+        let stored = timeout(LIMIT, T::store(pool, writes)).await;
+        match stored.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(written) => return written.into_iter().collect(),
             Err(error) => tracing::warn!(error = %error, what = T::WHAT, number = writes.len(), "not stored yet"),
         }

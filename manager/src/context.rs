@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
+use octopus_shared::db::Silence;
 use octopus_shared::db::claim::Claim;
 use octopus_shared::db::report::{self, CachedLayer as CachedRow, Creation};
 use sqlx::PgPool;
@@ -23,6 +24,8 @@ pub struct Context {
     pub config: Config,
     /// Postgres.
     pub pool: PgPool,
+    /// Told when a connection to it has died without a word.
+    pub silence: Silence,
     /// The cluster.
     pub cluster: Cluster,
     /// The image builder.
@@ -45,6 +48,13 @@ impl Context {
         self.wheel_pods.as_ref().map(|pods| pods as &dyn WheelMaker)
     }
 
+    /// Whether the API server answers, asked right now.
+    pub async fn cluster_answers(&self) -> bool {
+        let answers = self.cluster.ping().await.is_ok();
+        self.health.set_cluster(answers);
+        answers
+    }
+
     /// Announces that a command and what it is about have changed.
     pub fn announce(&self, claim: &Claim) {
         self.changes.announce(claim.id);
@@ -61,6 +71,7 @@ pub struct Health {
     cluster: AtomicBool,
     halted: Mutex<Option<String>>,
     token: Mutex<Option<String>>,
+    schema: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -94,6 +105,11 @@ impl Health {
         *self.token.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
+    /// What is wrong with the database.
+    pub fn set_schema(&self, problem: Option<String>) {
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+
     /// What is missing; empty when ready.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
@@ -103,6 +119,7 @@ impl Health {
         if !self.cluster.load(Ordering::Relaxed) {
             missing.push("the cluster's API server does not answer".to_owned());
         }
+        missing.extend(self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone());
         missing.extend(self.token.lock().unwrap_or_else(PoisonError::into_inner).clone());
         missing
     }

@@ -57,9 +57,12 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`], when waiting would not help.
 pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
-    let pool = db::pool(&config.database_url, config.database_connections).map_err(|error| RunError::Setting {
-        setting: "DATABASE_URL",
-        problem: error.to_string(),
+    let silence = db::Silence::default();
+    let pool = db::pool_telling(&config.database_url, config.database_connections, &silence).map_err(|error| {
+        RunError::Setting {
+            setting: "DATABASE_URL",
+            problem: error.to_string(),
+        }
     })?;
     let builder = image::Builder::new(context::image_settings(&config)?).map_err(|error| RunError::Setting {
         setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE",
@@ -78,6 +81,15 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
             .without_max_times()
     };
     let start = async {
+        // Older managers work with a newer schema, but not the other way round. Whoever migrates it ends the waiting.
+        let schema = (|| schema(&pool))
+            .retry(wait())
+            .notify(|why, _| {
+                tracing::error!(why, "waiting for Postgres and its migrations");
+                health.set_schema(Some(why.clone()));
+            })
+            .await;
+        health.set_schema(schema.err());
         let (installation, installed_at) = (|| db::claim::installation(&pool))
             .retry(wait())
             .notify(|error, _| tracing::warn!(error = %error, "waiting for Postgres and its migrations"))
@@ -96,6 +108,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
             Err(error) => return Err(RunError::Setting { setting: "DATABASE_URL", problem: error.to_string() }),
         },
     };
+    health.set_cluster(true);
     tracing::info!(cluster.name = %config.cluster, cluster.version = %cluster.version, "octopus-manager starts");
     let renewing = CancellationToken::new();
     tokio::spawn(renewal::run(
@@ -114,6 +127,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         ends: Batcher::start(pool.clone()),
         creations: Batcher::start(pool.clone()),
         pool,
+        silence,
         cluster,
         builder,
         changes,
@@ -121,4 +135,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     });
     session::run(&context, &shutdown).await;
     Ok(())
+}
+
+/// Nothing, when the database has what this release needs; else what stands against it.
+async fn schema(pool: &sqlx::PgPool) -> Result<(), String> {
+    match db::outdated(pool).await {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(why),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -14,6 +14,9 @@ use crate::context::Context;
 use crate::shutdown::Shutdown;
 use crate::{watch, worker};
 
+/// What is under way in a session whose lease is over has this long to end by itself.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Runs sessions, one after another, until `shutdown`.
 pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
     while !shutdown.drain.is_cancelled() {
@@ -49,8 +52,12 @@ async fn session(context: &Arc<Context>, instance: Uuid, since: Instant, shutdow
     worker::run(context, instance, &shutdown.drain, &over).await;
 
     over.cancel();
-    let _ = watching.await;
-    let _ = beating.await;
+    for mut part in [watching, beating] {
+        // What waits for Postgres may wait for ever.
+        if timeout(ENDING, &mut part).await.is_err() {
+            part.abort();
+        }
+    }
     match timeout(Duration::from_secs(5), claim::sign_off(&context.pool, instance)).await {
         Ok(Ok(())) => tracing::info!(manager.instance = %instance, "lease given back"),
         Ok(Err(error)) => tracing::warn!(error = %error, "the lease was not given back; it ends by itself"),
@@ -63,7 +70,15 @@ async fn beat(context: Arc<Context>, instance: Uuid, since: Instant, over: Cance
     let lease = context.config.lease();
     let mut ends = since + lease;
     loop {
-        tokio::select! { () = over.cancelled() => return, () = sleep(jittered(lease / 3)) => {} }
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = sleep(jittered(lease / 3)) => {}
+            // Not at once again: other connections of that time are found dead one by one.
+            () = context.silence.notified(), if since.elapsed() > lease / 2 => {
+                tracing::error!("a connection to Postgres died without a word, and others with it; starting over");
+                break;
+            }
+        }
         // The lease counts from before the request: whatever time it takes is lost to us, not to others.
         let asked = Instant::now();
         let answer = tokio::select! {

@@ -1,11 +1,12 @@
 //! The claim loop: claims in batches as long as there is room, carries out, reports.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use octopus_shared::command::CommandKind;
-use octopus_shared::db::COMMAND_CHANNEL;
 use octopus_shared::db::claim::{self, Claim, Looks, Outcome};
+use octopus_shared::db::{self, COMMAND_CHANNEL};
 use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -25,12 +26,19 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// For one rescue.
 const RESCUE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a claim whose connection broke may still be under way in Postgres.
+const DOUBT: Duration = Duration::from_secs(10);
+
+/// Orders of the commands that are being carried out here.
+type Held = Arc<Mutex<HashSet<i64>>>;
 
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
 struct Lane {
     kinds: &'static [CommandKind],
     room: Arc<Semaphore>,
     looks: Looks,
+    /// Whether nothing can be done about them while the API server is away: then they wait unclaimed.
+    needs_cluster: bool,
 }
 
 impl Lane {
@@ -39,6 +47,7 @@ impl Lane {
             kinds,
             room: Arc::new(Semaphore::new(room as usize)),
             looks: Looks::default(),
+            needs_cluster: kinds != [CommandKind::DeclareFunction],
         }
     }
 
@@ -73,23 +82,32 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
     let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
     let looking = tokio::spawn(look(context.clone(), wake.clone(), poll));
+    let held = Held::default();
+    let mut doubt = None;
     while !drain.is_cancelled() && !over.is_cancelled() {
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
         let woken = wake.notified();
         let more = tokio::select! {
-            more = step(context, instance, &mut lanes, &freed, &tasks, over) => more,
+            more = async {
+                settle(context, instance, &held, &mut doubt).await?;
+                step(context, instance, &mut lanes, &held, &freed, &tasks, over).await
+            } => more,
             () = over.cancelled() => break,
         };
         match more {
             Ok(true) => continue,
             Ok(false) => {}
-            Err(error) => tracing::warn!(error = %error, "claiming failed"),
+            Err(error) => {
+                tracing::warn!(error = %error, "claiming failed");
+                doubt = Some(Instant::now() + DOUBT);
+            }
         }
         tokio::select! {
             () = woken => {}
             // One look for a crowd of ends.
             () = freed.notified() => sleep(GATHER).await,
             () = due(&lanes) => {}
+            () = sleep(jittered(poll)), if doubt.is_some() => {}
             () = drain.cancelled() => {}
             () = over.cancelled() => {}
         }
@@ -108,11 +126,36 @@ async fn due(lanes: &[Lane]) {
     }
 }
 
+/// Gives back what was claimed by a claim whose answer was lost, again and again until no such claim can be under way.
+async fn settle(
+    context: &Context,
+    instance: Uuid,
+    held: &Held,
+    doubt: &mut Option<Instant>,
+) -> Result<(), sqlx::Error> {
+    let Some(until) = *doubt else { return Ok(()) };
+    let known: Vec<i64> = held
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .iter()
+        .copied()
+        .collect();
+    let given = claim::give_up(&context.pool, instance, &known).await?;
+    if given > 0 {
+        tracing::warn!(commands = given, "gave back what was claimed without our hearing of it");
+    }
+    if Instant::now() > until {
+        *doubt = None;
+    }
+    Ok(())
+}
+
 /// Claims one batch for each lane and starts carrying it out. Answers whether there may be more, and room for it.
 async fn step(
     context: &Arc<Context>,
     instance: Uuid,
     lanes: &mut [Lane],
+    held: &Held,
     freed: &Arc<Notify>,
     tasks: &TaskTracker,
     over: &CancellationToken,
@@ -120,7 +163,7 @@ async fn step(
     let mut more = false;
     for lane in lanes {
         let free = lane.room.available_permits();
-        if free == 0 {
+        if free == 0 || lane.needs_cluster && !context.health.cluster() {
             continue;
         }
         let limit = free.min(BATCH);
@@ -141,8 +184,11 @@ async fn step(
                 continue;
             };
             let (context, freed, over) = (context.clone(), freed.clone(), over.clone());
+            let held = held.clone();
+            held.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.seq);
             tasks.spawn(async move {
                 tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
+                held.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.seq);
                 drop(permit);
                 // There is room again, and the key of the command is free.
                 freed.notify_one();
@@ -257,7 +303,7 @@ async fn listen(context: Arc<Context>, wake: Arc<Notify>, over: CancellationToke
         match listener.await {
             Ok(mut listener) => loop {
                 wake.notify_one();
-                match listener.try_recv().await {
+                match db::hear(&mut listener).await {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,
                 }

@@ -74,17 +74,29 @@ impl Chain {
         let ended = self.stack.client.ended(command, 90).await;
         assert_eq!(ended["state"], "succeeded", "after {place}: {ended}");
     }
+}
 
-    async fn count<K>(&self) -> usize
-    where
-        K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + std::fmt::Debug
-            + serde::de::DeserializeOwned,
-    {
-        let ours = ListParams::default().labels("octopus-process-manager/process");
-        self.stack.namespace.api::<K>().list(&ours).await.unwrap().items.len()
-    }
+/// How many objects of processes there are.
+async fn count<K>(stack: &Stack) -> usize
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let ours = ListParams::default().labels("octopus-process-manager/process");
+    stack.namespace.api::<K>().list(&ours).await.unwrap().items.len()
+}
+
+/// The same of each kind: Deployments, ReplicaSets, Services, NetworkPolicies, Pods.
+pub(crate) async fn left(stack: &Stack) -> [usize; 5] {
+    [
+        count::<Deployment>(stack).await,
+        count::<ReplicaSet>(stack).await,
+        count::<Service>(stack).await,
+        count::<NetworkPolicy>(stack).await,
+        count::<Pod>(stack).await,
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +140,10 @@ async fn a_manager_that_dies_anywhere_leaves_one_workload_of_what_runs_and_none_
         let told = events.iter().filter(|shown| shown["reason"] == event).count();
         assert_eq!(told, 1, "after {change}: {events:?}");
         assert_eq!(
-            (chain.count::<Deployment>().await, chain.count::<Service>().await),
+            (
+                count::<Deployment>(&chain.stack).await,
+                count::<Service>(&chain.stack).await
+            ),
             (1, 1),
             "after {change}"
         );
@@ -145,14 +160,7 @@ async fn a_manager_that_dies_anywhere_leaves_one_workload_of_what_runs_and_none_
             "after {kill}: {gone}"
         );
         until("nothing to be left", 60, async || {
-            let left = [
-                chain.count::<Deployment>().await,
-                chain.count::<ReplicaSet>().await,
-                chain.count::<Service>().await,
-                chain.count::<NetworkPolicy>().await,
-                chain.count::<Pod>().await,
-            ];
-            (left == [0; 5]).then_some(())
+            (left(&chain.stack).await == [0; 5]).then_some(())
         })
         .await;
     }

@@ -4,20 +4,26 @@
 
 mod build;
 mod changes;
+mod clusters;
 mod contained;
 mod crash;
 mod crash_matrix;
+mod crash_pairs;
 mod flood;
 mod functions;
 mod kill;
+mod kill_stages;
 mod lifecycle;
 mod logs;
 mod managers;
 mod octopus_files;
+mod outages;
 mod preflight;
 mod reach;
 mod rights;
 mod shards;
 mod token;
+mod versions;
 mod wants;
+mod wrong_database;
 mod zombie;

@@ -1,13 +1,18 @@
 //! Several managers, and pods that somebody else deletes.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::json;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::functions::{WORK, small, task};
+use crate::outages::soak;
 
 /// How often each process ran: pods that were ever seen, in the rows and in the log.
 pub(crate) async fn runs(stack: &Stack, process: Uuid) -> (usize, usize) {
@@ -38,6 +43,41 @@ async fn two_managers_run_each_of_two_hundred_tasks_once() {
     )
     .await;
     assert_eq!(both, 2, "both managers lived to the end");
+    assert!(stack.namespace.pods().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn managers_that_are_killed_again_and_again_run_each_task_once() {
+    let (tasks, every) = if soak() { (1000, 10) } else { (60, 5) };
+    let stack = Stack::start("killed-managers").await;
+    let mut managers = VecDeque::from([stack.manager().await, stack.manager().await]);
+    stack.client.build("work", WORK, small()).await;
+    let mut processes = Vec::new();
+    for _ in 0..tasks {
+        processes.push(stack.client.start("work", task(&["say", "ran"])).await);
+    }
+    let mut killed = 0;
+    let mut next = Instant::now() + Duration::from_secs(every);
+    until("all tasks to be gone", 3600, async || {
+        if Instant::now() > next {
+            managers.pop_front().unwrap().kill().await;
+            managers.push_back(stack.manager().await);
+            killed += 1;
+            next += Duration::from_secs(every);
+        }
+        let left = sqlx_count(&stack, "select count(*) from process where lifecycle <> 'gone'").await;
+        (left == 0).then_some(())
+    })
+    .await;
+    println!("{tasks} tasks, {killed} managers killed");
+    assert!(killed >= 2, "{killed}");
+    for process in processes {
+        let gone = stack.client.process(process).await;
+        assert_eq!(gone["state"], "succeeded", "{gone}");
+        assert_eq!(runs(&stack, process).await, (1, 1), "{gone}");
+    }
+    let open = "select count(*) from command where state <> 'succeeded'";
+    assert_eq!(sqlx_count(&stack, open).await, 0);
     assert!(stack.namespace.pods().await.is_empty());
 }
 

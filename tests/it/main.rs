@@ -32,3 +32,4 @@ mod queue_order;
 mod queue_plans;
 mod services_without_pods;
 mod shards;
+mod versions;

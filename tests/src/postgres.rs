@@ -15,6 +15,8 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use crate::stack::link::Link;
+
 /// Every container of the tests carries it, so that what a killed machine left can be found.
 pub const LABEL: (&str, &str) = ("octopus-process-manager", "test");
 
@@ -65,10 +67,69 @@ impl Database {
 
     /// Makes one without any table.
     pub async fn empty() -> Self {
-        let Server {
+        SERVER.get_or_init(Server::find).await.database().await
+    }
+
+    /// The same on a server of its own, which may die and be cut off.
+    pub async fn apart() -> (Self, Apart) {
+        let server = Server::start().await;
+        let link = Link::to(server.options.get_port()).await;
+        let linked = Server {
+            options: server.options.clone().port(link.port),
+            container: server.container,
+        };
+        let database = linked.database().await;
+        let apart = Apart {
+            link,
+            direct: server.options,
+            container: linked.container.expect("it was started"),
+        };
+        (database, apart)
+    }
+}
+
+/// A server that only one test uses, behind a link.
+pub struct Apart {
+    /// What its clients speak over.
+    pub link: Link,
+    direct: PgConnectOptions,
+    container: ContainerAsync<GenericImage>,
+}
+
+impl Apart {
+    /// Ends it as `pg_ctl stop -m immediate` does: every connection dies at once, and the next start recovers.
+    pub async fn stop(&self) {
+        docker(&["kill", "--signal", "QUIT", self.container.id()]).await;
+        docker(&["wait", self.container.id()]).await;
+    }
+
+    /// Starts it again, and waits until it answers.
+    pub async fn start(&self) {
+        docker(&["start", self.container.id()]).await;
+        // Docker has chosen another port.
+        let port = self.container.get_host_port_ipv4(5432).await.expect("its port");
+        wait_for(&self.direct.clone().port(port)).await;
+        self.link.lead_to(port);
+    }
+}
+
+async fn docker(arguments: &[&str]) {
+    let done = tokio::process::Command::new("docker")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .await
+        .expect("docker is installed");
+    assert!(done.success(), "docker {arguments:?}");
+}
+
+impl Server {
+    async fn database(&self) -> Database {
+        let Self {
             options: server,
             container,
-        } = SERVER.get_or_init(Server::find).await;
+        } = self;
         let name = format!("octopus_it_{}", Uuid::now_v7().simple());
         let mut connection = server.connect().await.expect("the server answers");
         sqlx::raw_sql(AssertSqlSafe(format!("create database {name}")))
@@ -77,7 +138,7 @@ impl Database {
             .expect("a database");
         connection.close().await.expect("a clean end");
         let options = server.clone().database(&name);
-        Self {
+        Database {
             url: options.to_url_lossy().to_string(),
             owner: pool(&options, None),
             api: pool(&options, Some("set role octopus_api")),

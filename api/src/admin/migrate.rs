@@ -57,7 +57,12 @@ pub async fn execute(config: Migrate) -> Result<(), Failure> {
 /// # Errors
 /// What stood against it.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    again_when_met(async || Ok(MIGRATIONS.run(&mut *connection).await?)).await
+    again_when_met(async || Ok(MIGRATIONS.run(&mut *connection).await?)).await?;
+    // Programs look whether the schema is one that they can work with.
+    sqlx::raw_sql("grant select on _sqlx_migrations to octopus_api, octopus_manager")
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Roles belong to the whole server, and every lock to one database: those who set up several databases at once may meet
@@ -113,4 +118,15 @@ pub async fn set_login(
         .fetch_one(connection)
         .await?;
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIGRATIONS;
+
+    #[test]
+    fn programs_need_the_newest_schema() {
+        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
+        assert_eq!(newest, Some(octopus_shared::db::SCHEMA), "shared/src/db/schema.rs");
+    }
 }

@@ -25,6 +25,8 @@ impl From<sqlx::Error> for Problem {
 fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        // A server that dies while a connection is set up leaves an answer of no sense behind.
+        sqlx::Error::Protocol(_) => true,
         // Connection exceptions, too many connections, the server starting or shutting down.
         sqlx::Error::Database(database) => database
             .code()

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use octopus_shared::db::view;
+use octopus_shared::db;
 
 use crate::auth::Viewer;
 use crate::error::{Kind, Problem};
@@ -26,8 +26,8 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Proble
     if app.stopping.is_cancelled() {
         return Err(Problem::new(Kind::UNAVAILABLE, "the process is stopping"));
     }
-    if !view::is_migrated(&app.pool).await? {
-        return Err(Problem::new(Kind::UNAVAILABLE, "the database is not migrated").remedy("run `octopus-api migrate`"));
+    if let Some(why) = db::outdated(&app.pool).await? {
+        return Err(Problem::new(Kind::UNAVAILABLE, why).remedy("run `octopus-api migrate`"));
     }
     Ok("ok\n")
 }

@@ -58,6 +58,17 @@ impl Cluster {
         Ok(found)
     }
 
+    /// Names of Deployments that another installation made here.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub(crate) async fn strangers(&self) -> Result<Vec<String>, ClusterError> {
+        let others = self
+            .list::<Deployment>(&label::of_others(self.around.installation))
+            .await?;
+        Ok(others.into_iter().filter_map(|other| other.metadata.name).collect())
+    }
+
     /// Deletes what was found, if it still is the same object.
     ///
     /// # Errors

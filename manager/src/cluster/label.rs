@@ -77,6 +77,11 @@ pub fn of_shards(installation: Uuid, shards: &[i16]) -> String {
     }
 }
 
+/// Selects everything of other installations.
+pub fn of_others(installation: Uuid) -> String {
+    format!("{INSTALLATION},{INSTALLATION}!={installation}")
+}
+
 /// Selects everything of a process.
 pub fn of_process(installation: Uuid, process: Uuid) -> String {
     format!("{INSTALLATION}={installation},{PROCESS}={process}")

@@ -42,6 +42,10 @@ use crate::config::Config;
 
 /// No call to the API server takes longer; logs and watches have idle limits of their own.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
+/// Nothing is cheaper to answer than the version: who takes longer is away.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+/// A watch is ended by the API server before it could be silent for so long.
+const WATCH_SILENCE: Duration = Duration::from_secs(75);
 const PAGE: u32 = 250;
 
 /// Why a call failed.
@@ -98,6 +102,8 @@ impl From<kube::Error> for ClusterError {
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    /// For watches: a connection that has died without a word ends.
+    watching: Client,
     /// The token that its requests carry.
     pub bearer: Bearer,
     /// The token that the kubeconfig gave at first.
@@ -132,9 +138,12 @@ impl Cluster {
         if let Some(found) = &found {
             bearer.set(&found.token)?;
         }
-        let client = token::client(settings, &bearer).map_err(|error| {
+        let unusable = |error: kube::Error| {
             ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
-        })?;
+        };
+        let client = token::client(settings.clone(), &bearer).map_err(unusable)?;
+        settings.read_timeout = Some(WATCH_SILENCE);
+        let watching = token::client(settings, &bearer).map_err(unusable)?;
         let version = limited(client.apiserver_version()).await?;
         let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
         let around = Surroundings {
@@ -159,6 +168,7 @@ impl Cluster {
         };
         Ok(Self {
             client,
+            watching,
             bearer,
             found,
             namespace: config.namespace.clone(),
@@ -175,6 +185,14 @@ impl Cluster {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The same, to be watched by calls that the API server ends within a minute.
+    pub fn watched<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.watching.clone(), &self.namespace)
     }
 
     /// Pods of another namespace: that of the builds.
@@ -195,7 +213,14 @@ impl Cluster {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<String, ClusterError> {
-        Ok(limited(self.client.apiserver_version()).await?.git_version)
+        let asked = limited(self.client.apiserver_version());
+        match tokio::time::timeout(PING_LIMIT, asked).await {
+            Ok(version) => Ok(version?.git_version),
+            Err(_) => Err(ClusterError::Away(format!(
+                "no answer within {} s",
+                PING_LIMIT.as_secs()
+            ))),
+        }
     }
 
     /// The API server's clock, to the second.

@@ -118,7 +118,14 @@ pub async fn carry_out(context: &Context, claim: &Claim) -> Ending {
         // The database carries them out; no manager claims one.
         CommandKind::CancelCommand | CommandKind::RequeueCommand => Ok(Ending::SUCCEEDED),
     };
-    carried_out.unwrap_or_else(|obstacle| Ending::retry_after(claim, obstacle.patience(), obstacle))
+    match carried_out {
+        Ok(ending) => ending,
+        // It is not about this command: until the cluster is back none is claimed, and then this one as soon as the others.
+        Err(Obstacle::Cluster(error @ ClusterError::Away(_))) if !context.cluster_answers().await => {
+            Ending::wait(Duration::from_secs(1), error.to_string())
+        }
+        Err(obstacle) => Ending::retry_after(claim, obstacle.patience(), obstacle),
+    }
 }
 
 /// The id that every command of this kind has; without it the row is damaged.

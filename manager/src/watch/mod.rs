@@ -35,6 +35,7 @@ async fn watch(context: Arc<Context>, watch: Watch, lost: CancellationToken) {
         watch,
         ended: Notify::new(),
         lost,
+        returned: Notify::new(),
     });
     let logs = logs::Logs::start(shared.clone());
     tokio::join!(pods::run(&shared, &logs), sweep::run(&shared, &logs), async {
@@ -45,6 +46,8 @@ async fn watch(context: Arc<Context>, watch: Watch, lost: CancellationToken) {
                 sweep::keep_partitions(&shared),
                 sweep::report_cluster(&shared),
             );
+        } else {
+            sweep::ask_cluster(&shared).await;
         }
     });
     logs.stop().await;
@@ -59,6 +62,8 @@ pub(crate) struct Watching {
     pub(crate) ended: Notify,
     /// Cancelled when the watch is over.
     pub(crate) lost: CancellationToken,
+    /// Told when the API server is back: what was asked before may never be answered.
+    pub(crate) returned: Notify,
 }
 
 impl Watching {

@@ -61,9 +61,9 @@ impl Seen {
 async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     let cluster = &watching.context.cluster;
     let selector = label::of_shards(cluster.around.installation, &watching.watch.shards);
-    // The server ends each call after 55 s: a connection that died silently is noticed within a minute.
+    // The server ends each call after 55 s: a connection that was silent for longer has died, and the client ends it.
     let settings = watcher::Config::default().labels(&selector).timeout(55);
-    let events = watcher::watcher(cluster.api::<Pod>(), settings).ready_chunks(BATCH);
+    let events = watcher::watcher(cluster.watched::<Pod>(), settings).ready_chunks(BATCH);
     pin_mut!(events);
     let mut listed = HashSet::new();
     let mut next_list = Instant::now() + LIST_EVERY;
@@ -75,6 +75,7 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 next_list = Instant::now() + LIST_EVERY;
                 continue;
             }
+            () = watching.returned.notified() => return,
             () = watching.lost.cancelled() => return,
         };
         let Some(events) = events else { return };

@@ -53,9 +53,15 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
         TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));
     let unwanted = unwanted(&found, &rows, Utc::now(), grace);
     let halted = halted(&found, &unwanted, &rows, Utc::now() - grace, cluster.installed_at);
-    watching.context.health.set_halted(halted.clone());
-    if let Some(why) = &halted {
+    let why = match &halted {
+        None if found.is_empty() => strangers(&cluster.strangers().await?),
+        why => why.clone(),
+    };
+    watching.context.health.set_halted(why.clone());
+    if let Some(why) = &why {
         tracing::warn!(why, "reconciling is halted");
+    }
+    if halted.is_some() {
         return Ok(());
     }
     mark_vanished(watching, &found).await;
@@ -138,6 +144,15 @@ fn halted(
     Some(format!(
         "{} is older than this database: was it set up anew?",
         older.name
+    ))
+}
+
+/// What it says where nothing is of this database, and something of another one. Nothing would be removed anyway.
+fn strangers(deployments: &[String]) -> Option<String> {
+    let first = deployments.first()?;
+    Some(format!(
+        "{} deployments, {first} for one, belong to another database, and nothing to this one: is it the wrong one?",
+        deployments.len()
     ))
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Watching;
 use super::logs::Logs;
-use crate::cluster::Deletion;
+use crate::cluster::{ClusterError, Deletion};
 
 /// Without a word of a pod that may go. A word comes as soon as its log is sealed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -19,6 +19,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_PAUSE: Duration = Duration::from_millis(200);
 const PARTITIONS_EVERY: Duration = Duration::from_hours(1);
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// While the API server is away.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(watching: &Watching, logs: &Logs) {
     let mut next_streams = Instant::now();
@@ -84,19 +86,40 @@ async fn resume_streams(watching: &Watching, logs: &Logs) {
 pub(super) async fn report_cluster(watching: &Watching) {
     loop {
         let seen = look(watching).await;
-        watching.context.health.set_cluster(seen.reachable);
+        let reachable = seen.reachable;
         let stored = report::report_cluster(&watching.context.pool, &watching.watch, &seen).await;
         watching.written(stored);
-        if !watching.sleep(REPORT_EVERY).await {
+        if !answered(watching, reachable).await {
             return;
         }
     }
 }
 
+/// Looks whether the API server answers, where another manager reports it.
+pub(super) async fn ask_cluster(watching: &Watching) {
+    loop {
+        let reachable = watching.context.cluster.ping().await.is_ok();
+        if !answered(watching, reachable).await {
+            return;
+        }
+    }
+}
+
+/// Remembers whether the API server answers, and sleeps until it is to be asked again. False: the watch is over.
+async fn answered(watching: &Watching, reachable: bool) -> bool {
+    let was_away = !watching.context.health.cluster();
+    watching.context.health.set_cluster(reachable);
+    if reachable && was_away {
+        watching.returned.notify_waiters();
+    }
+    watching.sleep(if reachable { REPORT_EVERY } else { ASK_EVERY }).await
+}
+
 async fn look(watching: &Watching) -> ClusterReport {
     let cluster = &watching.context.cluster;
     let reconcile_halted = watching.context.health.halted();
-    match tokio::try_join!(cluster.ping(), cluster.quotas()) {
+    let looked = async { Ok::<_, ClusterError>((cluster.ping().await?, cluster.quotas().await?)) };
+    match looked.await {
         Ok((version, quotas)) => ClusterReport {
             reachable: true,
             version: Some(version),

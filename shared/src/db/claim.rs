@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use sqlx::postgres::types::PgInterval;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 pub use self::look::Looks;
@@ -156,15 +156,26 @@ pub async fn sign_off(pool: &PgPool, instance: Uuid) -> Result<(), sqlx::Error> 
     )
     .execute(&mut *transaction)
     .await?;
-    sqlx::query!(
-        "with given as (delete from command_lease where instance = $1 returning *)
+    give_up(&mut *transaction, instance, &[]).await?;
+    transaction.commit().await
+}
+
+/// Gives back whatever an instance has claimed but `held`: a claim whose answer was lost may have been stored, and nobody
+/// would carry it out. Not while another claim of the instance is under way. Answers how many.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn give_up(executor: impl PgExecutor<'_>, instance: Uuid, held: &[i64]) -> Result<u64, sqlx::Error> {
+    let given = sqlx::query!(
+        "with given as (delete from command_lease where instance = $1 and seq <> all($2) returning *)
          insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
          select seq, cluster, kind, version, key, priority, attempts, rescues from given",
-        instance
+        instance,
+        held
     )
-    .execute(&mut *transaction)
+    .execute(executor)
     .await?;
-    transaction.commit().await
+    Ok(given.rows_affected())
 }
 
 /// Claims up to `limit` commands of `kinds`, the most urgent first (`claim_commands` of the migrations).

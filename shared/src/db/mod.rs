@@ -3,12 +3,17 @@
 pub mod claim;
 pub mod enqueue;
 pub mod report;
+mod schema;
+mod silence;
 pub mod view;
 
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
+
+pub use self::schema::{SCHEMA, outdated};
+pub use self::silence::{Silence, hear};
 
 /// Channel on which API processes announce that commands wait. The payload is the cluster's name, or empty for any.
 pub const COMMAND_CHANNEL: &str = "octopus_command";
@@ -21,10 +26,29 @@ pub const CHANGE_CHANNEL: &str = "octopus_change";
 /// # Errors
 /// A URL that is not one of Postgres.
 pub fn pool(url: &str, size: u32) -> Result<PgPool, sqlx::Error> {
+    pool_telling(url, size, &Silence::default())
+}
+
+/// The same, and `silence` is told when one of its connections has died without a word.
+///
+/// # Errors
+/// A URL that is not one of Postgres.
+pub fn pool_telling(url: &str, size: u32, silence: &Silence) -> Result<PgPool, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
+    let (taken, returned) = (silence.clone(), silence.clone());
     Ok(PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(Duration::from_secs(10))
+        // The pool's own pings wait for ever: on taking a connection, and on returning one whose query was dropped.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, _| {
+            let silence = taken.clone();
+            Box::pin(async move { silence::answers(connection, &silence).await })
+        })
+        .after_release(move |connection, _| {
+            let silence = returned.clone();
+            Box::pin(async move { silence::answers(connection, &silence).await })
+        })
         .connect_lazy_with(options.log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(2))))
 }
 

@@ -57,6 +57,28 @@ impl Client {
         (status, value)
     }
 
+    /// A mutation by a client that asks again until it is answered, under one key: what callers are told to do. Answers the
+    /// command.
+    pub async fn insist(&self, method: Method, path: &str, body: &Value) -> Value {
+        let key = Uuid::new_v4().to_string();
+        until(&format!("{path} to be accepted"), 120, async || {
+            let request = self
+                .http
+                .request(method.clone(), format!("{}{path}", self.url))
+                .bearer_auth(&self.token)
+                .header("idempotency-key", &key)
+                .timeout(Duration::from_secs(15));
+            let answer = request.json(body).send().await.ok()?;
+            let status = answer.status();
+            let value: Value = answer.json().await.unwrap_or_default();
+            // Whatever is away: it says so, and nothing else.
+            let again = status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(again || status == StatusCode::ACCEPTED, "{path}: {status} {value}");
+            (!again).then_some(value)
+        })
+        .await
+    }
+
     /// What a path shows.
     pub async fn get(&self, path: &str) -> Value {
         let (status, value) = self.send(Method::GET, path, &Value::Null).await;

@@ -195,15 +195,21 @@ async fn write_kubeconfig(node: &ContainerAsync<GenericImage>) -> PathBuf {
     path
 }
 
-/// A file of the node, where its container is ours: that of this run, or the one that OCTOPUS_NODE_CONTAINER names beside
-/// KUBECONFIG.
+/// A file of the node, where its container is ours.
 pub async fn node_file(shared: &Containers, path: &str) -> Option<Vec<u8>> {
+    on_node(shared, &["cat", path]).await
+}
+
+/// What a command prints on the node, where its container is ours: that of this run, or the one that OCTOPUS_NODE_CONTAINER names
+/// beside KUBECONFIG. None: it is not, or the command failed.
+pub async fn on_node(shared: &Containers, command: &[&str]) -> Option<Vec<u8>> {
     let id = match &shared.node {
         Some(node) => node.id().to_owned(),
         None => env::var("OCTOPUS_NODE_CONTAINER").ok()?,
     };
     let shown = Command::new("docker")
-        .args(["exec", &id, "cat", path])
+        .args(["exec", &id])
+        .args(command)
         .stdin(Stdio::null())
         .output()
         .await

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod containers;
+pub mod link;
 pub mod namespace;
 pub mod programs;
 
@@ -11,9 +12,10 @@ use std::path::PathBuf;
 
 use sqlx::PgPool;
 
-use crate::postgres::Database;
+use crate::postgres::{Apart, Database};
 use crate::stack::client::Client;
 use crate::stack::containers::{Containers, containers};
+use crate::stack::link::Link;
 use crate::stack::namespace::Namespace;
 use crate::stack::programs::{Program, Programs};
 
@@ -27,21 +29,60 @@ pub struct Stack {
     pub client: Client,
     /// Postgres, as the owner: for what no role of the product may do.
     pub owner: PgPool,
+    /// Postgres, as the programs are told to reach it: as the owner.
+    pub database_url: String,
     programs: Programs,
     _api: Program,
     _database: Database,
 }
 
+/// What stands between the programs of one test and everything else: all of it can be cut.
+pub struct Links {
+    /// A Postgres of the test's own.
+    pub postgres: Apart,
+    /// Between managers and the API server.
+    pub cluster: Link,
+    /// Between managers and the registry. Nodes pull beside it.
+    pub registry: Link,
+}
+
 impl Stack {
     /// Sets everything up but a manager.
     pub async fn start(name: &str) -> Self {
-        // A second test in the same process finds it installed.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let shared = containers().await;
-        let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let database = Database::empty().await;
+        let id = id();
         let namespace = Namespace::create(&shared.kubeconfig, &id).await;
-        let programs = Programs::new(name, &id, database.url.clone(), shared, &namespace);
+        Self::set_up(name, &id, Database::empty().await, namespace, &shared.registry_push).await
+    }
+
+    /// The same with links that can be cut, and a Postgres that can be stopped.
+    pub async fn linked(name: &str) -> (Self, Links) {
+        let shared = containers().await;
+        let id = id();
+        let (database, postgres) = Database::apart().await;
+        let mut namespace = Namespace::create(&shared.kubeconfig, &id).await;
+        let cluster = Link::to(namespace.port()).await;
+        namespace.reach_at(cluster.port);
+        let (place, port) = shared.registry_push.rsplit_once(':').expect("a port");
+        let registry = Link::to(port.parse().expect("a port")).await;
+        let push = format!("{place}:{}", registry.port);
+        let links = Links {
+            postgres,
+            cluster,
+            registry,
+        };
+        (Self::set_up(name, &id, database, namespace, &push).await, links)
+    }
+
+    async fn set_up(name: &str, id: &str, database: Database, namespace: Namespace, push: &str) -> Self {
+        let shared = containers().await;
+        let programs = Programs::new(
+            name,
+            id,
+            database.url.clone(),
+            (push, &shared.registry_pull),
+            &namespace,
+        );
         programs.migrate().await;
         let token = programs.token("admin").await;
         let (api, url) = programs.api().await;
@@ -52,6 +93,7 @@ impl Stack {
             namespace,
             client,
             owner: database.owner.clone(),
+            database_url: database.url.clone(),
             programs,
             _api: api,
             _database: database,
@@ -83,8 +125,19 @@ impl Stack {
         self.programs.token(role).await
     }
 
+    /// Answers a setting for managers of another database on the same server: they log in as always.
+    pub fn database_of_managers(&self, name: &str) -> String {
+        programs::as_login(&self.database_url, "octopus_manager_login", Some(name))
+    }
+
     /// Where the programs of this test log.
     pub fn logs(&self) -> PathBuf {
         self.programs.logs()
     }
+}
+
+fn id() -> String {
+    // A second test in the same process finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    uuid::Uuid::new_v4().simple().to_string()[..8].to_owned()
 }

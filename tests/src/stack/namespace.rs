@@ -62,6 +62,29 @@ impl Namespace {
         }
     }
 
+    /// Port of the API server, as the manager's kubeconfig has it.
+    pub fn port(&self) -> u16 {
+        let server = &self.kubeconfig()["clusters"][0]["cluster"]["server"];
+        let port = server
+            .as_str()
+            .and_then(|server| server.rsplit_once(':'))
+            .expect("a port")
+            .1;
+        port.trim_end_matches('/').parse().expect("a port")
+    }
+
+    /// Lets the manager reach the API server at another port of this machine.
+    pub fn reach_at(&mut self, port: u16) {
+        let mut kubeconfig = self.kubeconfig();
+        kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+        std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a file");
+    }
+
+    fn kubeconfig(&self) -> Value {
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("the manager's kubeconfig");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
     /// Objects of a kind in the namespace, as the administrator.
     pub fn api<K>(&self) -> Api<K>
     where

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::client::until;
-use super::containers::{Containers, REGISTRY_USER, base_images, scratch, target};
+use super::containers::{REGISTRY_USER, base_images, scratch, target};
 use super::namespace::Namespace;
 
 const PASSWORD: &str = "test";
@@ -41,10 +41,28 @@ impl Program {
         self.child.kill().await.expect("it was running");
     }
 
+    /// What its `/readyz` says: whether it is ready, and what is missing. None: it does not answer.
+    pub async fn readiness(&self) -> Option<(bool, String)> {
+        let answer = reqwest::get(format!("http://{}/readyz", self.address)).await.ok()?;
+        Some((answer.status().is_success(), answer.text().await.ok()?))
+    }
+
+    /// Its metrics, as text.
+    pub async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("http://{}/metrics", self.address)).await;
+        answer.expect("it answers").text().await.expect("a body")
+    }
+
     /// Whether it ends by itself within a minute and a half, by SIGABRT.
     pub async fn aborts(mut self) -> bool {
         let ended = tokio::time::timeout(Duration::from_secs(90), self.child.wait()).await;
         ended.is_ok_and(|status| status.is_ok_and(|status| status.signal() == Some(6)))
+    }
+
+    /// Waits for its end, whenever that is. Whether it was SIGABRT.
+    pub async fn aborted(&mut self) -> bool {
+        let ended = self.child.wait().await;
+        ended.is_ok_and(|status| status.signal() == Some(6))
     }
 
     /// A signal by its name: STOP and CONT let it sleep.
@@ -69,20 +87,26 @@ impl Program {
 }
 
 impl Programs {
-    pub(super) fn new(name: &str, id: &str, owner_url: String, shared: &Containers, namespace: &Namespace) -> Self {
+    pub(super) fn new(
+        name: &str,
+        id: &str,
+        owner_url: String,
+        (push, pull): (&str, &str),
+        namespace: &Namespace,
+    ) -> Self {
         let password = scratch().join("registry-password");
         std::fs::write(&password, REGISTRY_USER.1).expect("a file");
         let mut manager: Vec<(String, String)> = [
-            ("DATABASE_URL", as_login(&owner_url, "octopus_manager_login")),
+            ("DATABASE_URL", as_login(&owner_url, "octopus_manager_login", None)),
             ("KUBECONFIG", namespace.kubeconfig.display().to_string()),
             ("OCTOPUS_NAMESPACE", namespace.name.clone()),
             ("OCTOPUS_SYSTEM_PACKAGES", "ca-certificates".into()),
             ("OCTOPUS_BUILD_NAMESPACE", namespace.builds.clone()),
-            ("OCTOPUS_REGISTRY_PUSH", shared.registry_push.clone()),
+            ("OCTOPUS_REGISTRY_PUSH", push.to_owned()),
             ("OCTOPUS_REGISTRY_PUSH_USER", REGISTRY_USER.0.to_owned()),
             ("OCTOPUS_REGISTRY_PUSH_PASSWORD_FILE", password.display().to_string()),
-            ("OCTOPUS_REGISTRY_PULL", shared.registry_pull.clone()),
-            ("OCTOPUS_BASE_IMAGES", base_images(&shared.registry_push)),
+            ("OCTOPUS_REGISTRY_PULL", pull.to_owned()),
+            ("OCTOPUS_BASE_IMAGES", base_images(push)),
             (
                 "OCTOPUS_UV",
                 std::env::var("OCTOPUS_UV").unwrap_or_else(|_| "uv".into()),
@@ -143,7 +167,7 @@ impl Programs {
         let address = free_address();
         command
             .arg("serve")
-            .env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login"));
+            .env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login", None));
         command.env("OCTOPUS_LISTEN", &address);
         let child = command.spawn().expect("octopus-api runs");
         let url = format!("http://{address}");
@@ -197,9 +221,15 @@ impl Programs {
     }
 }
 
-fn as_login(owner_url: &str, login: &str) -> String {
-    let (_, place) = owner_url.split_once('@').expect("a URL with a user");
-    format!("postgres://{login}:{PASSWORD}@{place}")
+/// The URL of one of the logins: of the owner's database, or another one on its server.
+pub(super) fn as_login(owner_url: &str, login: &str, database: Option<&str>) -> String {
+    let mut url = reqwest::Url::parse(owner_url).expect("a URL");
+    url.set_username(login).expect("a user");
+    url.set_password(Some(PASSWORD)).expect("a password");
+    if let Some(database) = database {
+        url.set_path(database);
+    }
+    url.into()
 }
 
 /// An address that was free a moment ago.

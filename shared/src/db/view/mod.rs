@@ -21,18 +21,3 @@ pub use pod::{LogStreamView, PodView, log_streams, pods};
 pub use process::{ProcessFilter, ProcessSummary, ProcessView, manifest, process, processes};
 pub use token::{Token, TokenRole, token};
 pub use waiting::{WaitedFor, WaitingFor};
-
-use sqlx::PgPool;
-
-/// Whether the database answers and holds the tables that this release reads.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn is_migrated(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"select bool_and(to_regclass(name) is not null) as "migrated!"
-             from unnest(array['installation', 'api_token', 'function', 'process', 'log_chunk', 'cluster', 'command']) name"#
-    )
-    .fetch_one(pool)
-    .await
-}

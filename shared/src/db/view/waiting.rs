@@ -31,6 +31,8 @@ pub enum WaitedFor {
     Manager,
     /// The image of the revision is still being built.
     Image,
+    /// The API server of the cluster does not answer.
+    Cluster,
     /// A command: an earlier one about the same thing, or the one that makes this process.
     Command,
 }
@@ -41,9 +43,11 @@ pub(super) async fn waiting(pool: &PgPool, commands: &[Uuid]) -> Result<HashMap<
         r#"
         select c.id as "id!", c.cluster as "cluster!", c.created_at as "created_at!", r.waits_for is not null as "for_image!", m.served as "served!",
                greatest(c.created_at, m.unserved_since) as "unserved_since!", earlier.id as "earlier?",
-               earlier.created_at as "earlier_at?"
+               earlier.created_at as "earlier_at?",
+               coalesce(r.seq is not null and c.kind <> 'declare_function' and not k.reachable, false) as "away!"
           from command c
           left join command_ready r on r.seq = c.seq
+          left join cluster k on k.name = c.cluster
          cross join lateral (
                select coalesce(bool_or(m.lease_until > now() and m.stopped_at is null
                                        and (m.kinds ->> c.kind)::integer >= c.version), false) as served,
@@ -69,6 +73,8 @@ pub(super) async fn waiting(pool: &PgPool, commands: &[Uuid]) -> Result<HashMap<
                 (WaitedFor::Manager, None, row.unserved_since)
             } else if row.for_image {
                 (WaitedFor::Image, None, row.created_at)
+            } else if row.away && row.earlier.is_none() {
+                (WaitedFor::Cluster, None, row.created_at)
             } else {
                 (WaitedFor::Command, Some(row.earlier?), row.earlier_at?)
             };
