@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// One printed line, without its newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,16 @@ pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
         at: at.to_utc(),
         content: &line[space + 1..],
     })
+}
+
+/// The running hash of a log after one more line: SHA-256 of the hash before it, the line, and a newline. It begins with
+/// nothing.
+pub fn chained(before: &[u8], line: &[u8]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(before);
+    hash.update(line);
+    hash.update(b"\n");
+    hash.finalize().to_vec()
 }
 
 /// A known hole in a stream.

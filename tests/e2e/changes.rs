@@ -207,12 +207,16 @@ async fn a_service_is_restarted_and_scaled_and_killed_with_all_its_pods() {
     let next = stack.manager().await;
     settled(&stack, process, 2).await;
     assert_eq!(stack.diff(&[]).await, (true, json!([])));
-    let metrics = reqwest::get(format!("http://{}/metrics", next.address)).await.unwrap();
-    let metrics = metrics.text().await.unwrap();
-    for what in ["missing", "extra", "different", "stuck"] {
-        let line = format!("octopus_drift_processes{{what=\"{what}\"}}");
-        assert!(metrics.contains(&line), "{line}: {metrics}");
-    }
+    until("drift to be counted", 30, async || {
+        let metrics = reqwest::get(format!("http://{}/metrics", next.address)).await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        let counts = ["missing", "extra", "different", "stuck"];
+        counts
+            .iter()
+            .all(|what| metrics.contains(&format!("octopus_drift_processes{{what=\"{what}\"}} 0\n")))
+            .then_some(())
+    })
+    .await;
     let kill = stack.client.kill(process, json!({})).await;
     assert_eq!(stack.client.ended(kill, 90).await["state"], "succeeded");
     assert!(stack.namespace.pods().await.is_empty());

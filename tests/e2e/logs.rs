@@ -2,11 +2,21 @@
 
 use octopus_tests::stack::Stack;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::functions::{WORK, small, task};
 
 pub(crate) fn numbered(count: usize) -> String {
     (0..count).map(|number| format!("line {number}\n")).collect()
+}
+
+/// The hash of a log as its reader makes it.
+fn running_hash(log: &[u8]) -> String {
+    let lines = log.split_inclusive(|byte| *byte == b'\n');
+    let hash = lines.fold(Vec::new(), |before, line| {
+        Sha256::digest([&before, line].concat()).to_vec()
+    });
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -28,9 +38,11 @@ async fn twenty_tasks_print_a_thousand_lines_each() {
             (&json!("complete"), &json!(1000)),
             "{gone}"
         );
+        let log = stack.client.log(process).await;
         assert!(
-            stack.client.log(process).await == expected.as_bytes(),
+            log == expected.as_bytes(),
             "the log of {process} is not what was printed"
         );
+        assert_eq!(stream["sha256"], json!(running_hash(&log)));
     }
 }

@@ -217,6 +217,7 @@ fn advance(cursor: &mut StreamCursor, line: &Stamped) {
     cursor.time = Some(time);
     cursor.latest = cursor.latest.max(Some(time));
     cursor.hash = Some(hash(content));
+    cursor.chain = cursor.chain.take().map(|chain| log::chained(&chain, &line.content));
     cursor.lines += 1;
     cursor.bytes += i64::try_from(line.content.len()).unwrap_or(i64::MAX) + 1;
 }

@@ -18,11 +18,13 @@ const EVERY: Duration = Duration::from_secs(10);
 const FEW: usize = 5;
 
 pub(super) async fn run(watching: &Watching) {
-    while watching.sleep(EVERY).await {
+    loop {
         count_drift(watching).await;
-        match pass(watching).await {
-            Ok(()) => {}
-            Err(error) => tracing::info!(error = %error, "a reconciling pass was not finished"),
+        if let Err(error) = pass(watching).await {
+            tracing::info!(error = %error, "a reconciling pass was not finished");
+        }
+        if !watching.sleep(EVERY).await {
+            return;
         }
     }
 }

@@ -17,6 +17,23 @@ fn cursor(stored: &[Stamped]) -> StreamCursor {
     cursor
 }
 
+#[test]
+fn the_running_hash_goes_on_where_it_was_left() {
+    let lines = [line(1, "a"), line(1, ""), line(2, "b\0")];
+    let mut whole = StreamCursor {
+        chain: Some(Vec::new()),
+        ..StreamCursor::default()
+    };
+    for line in &lines {
+        advance(&mut whole, line);
+    }
+    let first = Sha256::digest(b"a\n");
+    let second = Sha256::digest([first.as_slice(), b"\n"].concat());
+    let third = Sha256::digest([second.as_slice(), b"b\0\n"].concat());
+    assert_eq!(whole.chain, Some(third.to_vec()));
+    assert_eq!(cursor(&lines).chain, None, "its first lines were stored without");
+}
+
 /// Everything that is stored when a stream is opened again and shows `shown`, to its end.
 fn passed(mut resume: Resume, shown: &[Stamped]) -> (Vec<String>, Vec<Gap>) {
     let (mut stored, mut gaps) = (Vec::new(), Vec::new());

@@ -30,6 +30,8 @@ pub struct StreamCursor {
     pub count: i32,
     /// SHA-256 of the last stored line.
     pub hash: Option<Vec<u8>>,
+    /// Running hash of all stored lines ([`log::chained`](crate::log::chained)). None: of the first ones it was not kept.
+    pub chain: Option<Vec<u8>>,
     /// Lines stored in all.
     pub lines: i64,
     /// Bytes stored in all, without timestamps.
@@ -107,7 +109,7 @@ pub async fn open_stream(
     .execute(&mut *transaction)
     .await?;
     let row = sqlx::query!(
-        "select cursor_time, cursor_count, cursor_hash, lines, bytes, last_at, seal from log_stream
+        "select cursor_time, cursor_count, cursor_hash, chain, lines, bytes, last_at, seal from log_stream
           where pod_uid = $1 and container = $2 and restart = $3",
         key.pod_uid,
         key.container,
@@ -121,6 +123,7 @@ pub async fn open_stream(
         latest: row.last_at.and_then(|at| at.timestamp_nanos_opt()),
         count: row.cursor_count,
         hash: row.cursor_hash,
+        chain: row.chain.or((row.lines == 0).then(Vec::new)),
         lines: row.lines,
         bytes: row.bytes,
     }))
@@ -222,7 +225,7 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
         sqlx::query!(
             // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
             "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
-                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11
+                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11, chain = $12
               where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
             chunk.key.pod_uid,
             chunk.key.container,
@@ -234,7 +237,8 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
             chunk.cursor.bytes,
             chunk.first_at,
             chunk.last_at,
-            gaps
+            gaps,
+            chunk.cursor.chain
         )
         .execute(&mut *transaction)
         .await?;

@@ -59,6 +59,9 @@ pub struct LogStreamView {
     pub lines: i64,
     /// Bytes stored, without timestamps.
     pub bytes: i64,
+    /// Running hash of the stored lines, as anybody can make it of what is read: for each line SHA-256 of the hash before it (32
+    /// bytes, nothing before the first line), the line, and a newline. Null: none was kept of its first lines.
+    pub sha256: Option<String>,
     /// Timestamp of the first line.
     pub first_at: Option<DateTime<Utc>>,
     /// Timestamp of the last line.
@@ -99,7 +102,7 @@ pub async fn pods(pool: &PgPool, process: Uuid) -> Result<Vec<PodView>, sqlx::Er
 pub async fn log_streams(pool: &PgPool, process: Uuid) -> Result<Vec<LogStreamView>, sqlx::Error> {
     sqlx::query_as!(
         LogStreamView,
-        "select pod_uid, container, restart, attempt, reader, lines, bytes, first_at, last_at, seal, seal_reason, seal_end,
+        "select pod_uid, container, restart, attempt, reader, lines, bytes, encode(chain, 'hex') as sha256, first_at, last_at, seal, seal_reason, seal_end,
                 gaps, sealed_at
            from log_stream where process_id = $1 order by attempt, created_at, pod_uid, container, restart",
         process
