@@ -24,6 +24,8 @@ use crate::failpoint::failpoint;
 enum Action {
     /// It was asked to end: the kill does the rest.
     Cancel,
+    /// It was created, ran and is over: whoever watched it has reported all of that.
+    Nothing,
     /// Its pod exists, or existed, from this image: only its manifest may be missing.
     Report(String),
     /// Its image is not there yet.
@@ -33,8 +35,11 @@ enum Action {
 }
 
 fn decide(process: &ProcessRow, pull: impl Fn(&str, &str) -> String) -> Action {
-    if process.killed || process.lifecycle > Lifecycle::Created {
-        return Action::Cancel;
+    match process.lifecycle > Lifecycle::Created {
+        _ if process.killed => return Action::Cancel,
+        true if process.pod_seen => return Action::Nothing,
+        true => return Action::Cancel,
+        false => {}
     }
     let Some((repository, digest)) = &process.image else {
         return Action::WaitForImage;
@@ -59,6 +64,7 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
                 reason: reason::KILL_REQUESTED.id.into(),
             }));
         }
+        Action::Nothing => return Ok(Ending::SUCCEEDED),
         Action::Report(image) => (image, true),
         Action::WaitForImage => return Ok(Ending::wait(Duration::from_secs(1), "the image is not there yet")),
         Action::Create(image) => (image, false),
@@ -266,7 +272,9 @@ mod tests {
             ("task that ran", &seen(&task), &report),
             ("service whose pod was seen first", &seen(&service), &create),
             ("killed before creation", &killed, &Action::Cancel),
-            ("gone", &gone, &Action::Cancel),
+            ("gone without a pod", &gone, &Action::Cancel),
+            ("ran and is gone", &seen(&gone), &Action::Nothing),
+            ("killed while it ran", &seen(&killed), &Action::Cancel),
             ("no image", &imageless, &Action::WaitForImage),
         ] {
             assert_eq!(decide(row, pull), *expected, "{name}");
