@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::Watching;
 use crate::cluster::{ClusterError, label, why};
 
-const EVERY: Duration = Duration::from_secs(3);
+const EVERY: Duration = Duration::from_secs(4);
 
 pub(super) async fn run(watching: &Watching) {
     while watching.sleep(EVERY).await {

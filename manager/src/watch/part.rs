@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Watches this manager's part until `over`.
 pub async fn run(context: Arc<Context>, instance: Uuid, over: CancellationToken) {
-    let retry = jittered(context.config.lease() / 5).min(Duration::from_secs(2));
+    let retry = jittered(context.config.lease() / 5).min(Duration::from_secs(3));
     let mut part = Part {
         context,
         instance,
