@@ -25,8 +25,10 @@ async fn a_transaction_that_is_dropped_on_its_way_leaves_no_connection_in_it() {
         }
         dropped += u32::from(!is_begun);
         drop(beginning);
+        // Held while it is looked at: what was dropped before it had a connection may still get one, and give it back.
+        let mut connection = pool.acquire().await.unwrap();
         let process: i32 = sqlx::query_scalar("select pg_backend_pid()")
-            .fetch_one(&pool)
+            .fetch_one(&mut *connection)
             .await
             .unwrap();
         let state: String = sqlx::query_scalar("select state from pg_stat_activity where pid = $1")
