@@ -15,9 +15,6 @@ use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 pub use self::schema::{SCHEMA, outdated};
 pub use self::silence::{Silence, hear};
 
-/// A connection that has rested for less is not asked whether it lives.
-const FRESH: Duration = Duration::from_secs(1);
-
 /// Channel on which API processes announce that commands wait. The payload is the cluster's name, or empty for any.
 pub const COMMAND_CHANNEL: &str = "octopus_command";
 /// Channel on which managers announce what changed. The payload is a comma-separated list of ids of processes and
@@ -44,11 +41,9 @@ pub fn pool_telling(url: &str, size: u32, silence: &Silence) -> Result<PgPool, s
         .acquire_timeout(Duration::from_secs(10))
         // The pool's own pings wait for ever: on taking a connection, and on returning one whose query was dropped.
         .test_before_acquire(false)
-        .before_acquire(move |connection, used| {
+        .before_acquire(move |connection, _| {
             let silence = taken.clone();
-            // It answered when it came back a moment ago: a crowd of statements does not pay for two journeys each.
-            let is_fresh = used.idle_for < FRESH;
-            Box::pin(async move { Ok(is_fresh || silence::answers(connection, &silence).await?) })
+            Box::pin(async move { silence::answers(connection, &silence).await })
         })
         .after_release(move |connection, _| {
             let silence = returned.clone();
