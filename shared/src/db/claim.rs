@@ -235,8 +235,8 @@ async fn claim_above(
         .collect())
 }
 
-/// Ends commands, each by its order and the token of its claim, in one statement (`finish_commands` of the migrations). Answers those whose claim was still
-/// ours; of the others nothing was written.
+/// Ends commands, each by its order and the token of its claim, in one statement (`finish_commands` of the migrations).
+/// Answers those whose claim was still ours; of the others nothing was written.
 ///
 /// # Errors
 /// When Postgres is away.
