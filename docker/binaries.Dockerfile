@@ -23,7 +23,7 @@ RUN if [ -s /ca/bundle.crt ]; then export CARGO_HTTP_CAINFO=/ca/bundle.crt SSL_C
 
 FROM ${DEBIAN_IMAGE} AS base
 COPY docker/health.sh /usr/local/bin/octopus-health
-RUN mkdir /var/cache/octopus && chown 10001:10001 /var/cache/octopus
+RUN mkdir /var/cache/octopus /var/spool/octopus && chown 10001:10001 /var/cache/octopus /var/spool/octopus
 # No name is needed for the user.
 USER 10001:10001
 
@@ -40,7 +40,7 @@ USER 10001:10001
 COPY --from=uv /uv/bin/uv /usr/local/bin/
 COPY --from=build /src/target/release/octopus-manager /usr/local/bin/
 # A volume that is mounted here begins with the owner of the folder.
-VOLUME /var/cache/octopus
+VOLUME /var/cache/octopus /var/spool/octopus
 CMD ["octopus-manager", "run"]
 
 FROM base AS demo

@@ -4,7 +4,7 @@
 ARG DEBIAN_IMAGE=debian:bookworm-slim
 FROM ${DEBIAN_IMAGE} AS base
 COPY docker/health.sh /usr/local/bin/octopus-health
-RUN mkdir /var/cache/octopus && chown 10001:10001 /var/cache/octopus
+RUN mkdir /var/cache/octopus /var/spool/octopus && chown 10001:10001 /var/cache/octopus /var/spool/octopus
 USER 10001:10001
 
 FROM base AS api
@@ -22,7 +22,7 @@ COPY .local/image/uv .local/image/octopus-manager /usr/local/bin/
 RUN ["octopus-manager", "--version"]
 RUN ["uv", "--version"]
 # A volume that is mounted here begins with the owner of the folder.
-VOLUME /var/cache/octopus
+VOLUME /var/cache/octopus /var/spool/octopus
 CMD ["octopus-manager", "run"]
 
 FROM base AS demo

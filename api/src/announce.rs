@@ -1,5 +1,5 @@
 //! Announces new commands to managers, and their effects to the other API processes: after the commit, from one task,
-//! at most every few milliseconds. A NOTIFY inside the inserting transaction would line up all of them at its lock.
+//! the first at once and what follows gathered. A NOTIFY inside the inserting transaction would line up all of them at its lock.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use octopus_shared::db::view::CommandView;
-use octopus_shared::db::{CHANGE_CHANNEL, COMMAND_CHANNEL, notify};
+use octopus_shared::db::{CHANGE_CHANNEL, COMMAND_CHANNEL, notify_all};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(25);
 /// Ids in one announcement at most; NOTIFY takes 8000 bytes.
 const MAX_IDS: usize = 200;
 
@@ -63,14 +63,13 @@ impl Announcer {
     pub async fn flush(&self, pool: &PgPool) {
         let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
         let commands = pending.clusters.into_iter().map(|cluster| (COMMAND_CHANNEL, cluster));
-        for (channel, payload) in commands.chain(
-            changed(&pending.changed)
-                .into_iter()
-                .map(|payload| (CHANGE_CHANNEL, payload)),
-        ) {
-            if let Err(error) = notify(pool, channel, &payload).await {
-                tracing::debug!(channel, error = %error, "not announced; those concerned poll");
-            }
+        let changed = changed(&pending.changed).map(|payload| (CHANGE_CHANNEL, payload));
+        let all: Vec<_> = commands.chain(changed).collect();
+        if all.is_empty() {
+            return;
+        }
+        if let Err(error) = notify_all(pool, &all).await {
+            tracing::debug!(error = %error, "not announced; those concerned poll");
         }
     }
 }

@@ -1,10 +1,15 @@
-//! Who asks, and whether they may. Each request looks its token up: a revoked one is refused at once.
+//! Who asks, and whether they may. A revoked token is refused at once: requests that read look their token up, and what others
+//! ask for is stored by a statement that looks it up.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
+use moka::future::Cache;
 use octopus_shared::db::view::{self, Token, TokenRole};
 use sha2::{Digest, Sha256};
 
@@ -40,13 +45,58 @@ pub(crate) async fn authenticate(
     let Some(bearer) = bearer else {
         return Err(Problem::unauthenticated("the request carries no bearer token"));
     };
-    let Some(token) = view::token(&app.pool, &sha256(bearer)).await? else {
-        return Err(Problem::unauthenticated(
-            "the bearer token is unknown, expired or revoked",
-        ));
+    let sha256 = sha256(bearer);
+    let remembered = match request.method().is_safe() {
+        true => None,
+        false => app.tokens.get(&sha256).await,
     };
-    request.extensions_mut().insert(token);
+    let token = match remembered {
+        Some(token) => token,
+        None => {
+            let token = view::token(&app.pool, &sha256)
+                .await?
+                .ok_or_else(Problem::invalid_token)?;
+            app.tokens.remember(sha256, token).await
+        }
+    };
+    request.extensions_mut().insert(Bearer { sha256, token });
     Ok(next.run(request).await)
+}
+
+/// Whose token a request carries.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer {
+    /// What is stored of the token.
+    pub(crate) sha256: [u8; 32],
+    /// Who uses it, and for what.
+    pub(crate) token: Arc<Token>,
+}
+
+/// Whose tokens were seen lately. Name and role of a token never change; whether it still holds is not remembered.
+#[derive(Clone, Debug)]
+pub struct Tokens(Cache<[u8; 32], Arc<Token>>);
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self(
+            Cache::builder()
+                .max_capacity(10_000)
+                .time_to_live(Duration::from_secs(60))
+                .build(),
+        )
+    }
+}
+
+impl Tokens {
+    async fn get(&self, sha256: &[u8; 32]) -> Option<Arc<Token>> {
+        self.0.get(sha256).await
+    }
+
+    async fn remember(&self, sha256: [u8; 32], token: Token) -> Arc<Token> {
+        let token = Arc::new(token);
+        self.0.insert(sha256, token.clone()).await;
+        token
+    }
 }
 
 macro_rules! roles {
@@ -75,7 +125,7 @@ roles! {
 }
 
 /// The token that a request was let through with.
-pub(crate) fn token(parts: &Parts) -> Result<&Token, Problem> {
+pub(crate) fn bearer(parts: &Parts) -> Result<&Bearer, Problem> {
     parts
         .extensions
         .get()
@@ -83,7 +133,7 @@ pub(crate) fn token(parts: &Parts) -> Result<&Token, Problem> {
 }
 
 fn demand(parts: &Parts, needed: TokenRole) -> Result<(), Problem> {
-    let token = token(parts)?;
+    let token = &bearer(parts)?.token;
     if token.role >= needed {
         Ok(())
     } else {

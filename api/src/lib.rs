@@ -85,9 +85,9 @@ pub async fn run(
         stop.await;
         stopping.cancel();
     };
-    axum::serve(listener, routes::router(app))
-        .with_graceful_shutdown(stop)
-        .await?;
+    // A bare router would be built anew for each connection, which every follower would hold: half of what one takes.
+    let service = routes::router(app).into_make_service();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

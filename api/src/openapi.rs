@@ -5,7 +5,7 @@ use utoipa::openapi::{OpenApi as Document, RefOr};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::error::ProblemDocument;
-use crate::log::{End, Gap};
+use crate::log::{End, Gap, TruncatedStart};
 use crate::routes;
 
 /// What the routes add themselves to.
@@ -20,7 +20,7 @@ use crate::routes;
     ),
     modifiers(&Bearer),
     security(("bearer" = [])),
-    components(schemas(ProblemDocument, Gap, End)),
+    components(schemas(ProblemDocument, Gap, TruncatedStart, End)),
     tags(
         (name = "functions", description = "Named pieces of user code, their revisions and images."),
         (name = "processes", description = "Wishes to run a function, what became of them, and what they printed."),

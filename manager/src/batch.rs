@@ -1,13 +1,16 @@
-//! Many small writes in one. One task writes; whatever has come while it wrote is its next batch. So a lone write waits for
+//! Many small writes or reads in one. One task does them; whatever has come meanwhile is its next batch. So a lone one waits for
 //! nothing, and a crowd shares its commits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
+use octopus_shared::db::Silence;
+use octopus_shared::db::report::{self, ProcessRow};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::session::jittered;
 
@@ -33,13 +36,13 @@ pub(crate) struct Batcher<T>(mpsc::Sender<(T, oneshot::Sender<bool>)>);
 
 impl<T: Write> Batcher<T> {
     /// Starts the writing task, which ends with its `Batcher`. While Postgres is away it tries again.
-    pub(crate) fn start(pool: PgPool) -> Self {
+    pub(crate) fn start(pool: PgPool, silence: Silence) -> Self {
         let (sender, mut handed_in) = mpsc::channel::<(T, oneshot::Sender<bool>)>(BATCH);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
             while handed_in.recv_many(&mut batch, BATCH).await > 0 {
                 let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                let written = insist(&pool, &writes).await;
+                let written = insist(&pool, &silence, &writes).await;
                 for (write, waiting) in writes.iter().zip(waiting) {
                     // Who no longer waits does not need to know.
                     let _ = waiting.send(written.contains(&write.seq()));
@@ -56,11 +59,59 @@ impl<T: Write> Batcher<T> {
     }
 }
 
-async fn insist<T: Write>(pool: &PgPool, writes: &[T]) -> HashSet<i64> {
+/// Where processes are asked for.
+pub(crate) struct Processes {
+    pool: PgPool,
+    asked: mpsc::Sender<(Uuid, oneshot::Sender<ProcessRow>)>,
+}
+
+impl Processes {
+    /// Starts the reading task, which ends with its `Processes`.
+    pub(crate) fn start(pool: PgPool, silence: Silence) -> Self {
+        let (asked, mut waiting) = mpsc::channel::<(Uuid, oneshot::Sender<ProcessRow>)>(BATCH);
+        let reads = pool.clone();
+        tokio::spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            while waiting.recv_many(&mut batch, BATCH).await > 0 {
+                let ids: Vec<Uuid> = batch.iter().map(|(id, _)| *id).collect();
+                let found = tokio::select! {
+                    found = report::processes(&reads, &ids) => found.unwrap_or_default(),
+                    () = silence.noticed() => Vec::new(),
+                    () = sleep(LIMIT) => Vec::new(),
+                };
+                let mut found: HashMap<Uuid, ProcessRow> = found.into_iter().map(|row| (row.id, row)).collect();
+                for (id, waiting) in batch.drain(..) {
+                    if let Some(row) = found.remove(&id) {
+                        // Who no longer waits does not need to know.
+                        let _ = waiting.send(row);
+                    }
+                }
+            }
+        });
+        Self { pool, asked }
+    }
+
+    /// One process. What stands against reading it is found by asking for it alone.
+    pub(crate) async fn read(&self, id: Uuid) -> Result<ProcessRow, sqlx::Error> {
+        let (read, answer) = oneshot::channel();
+        if self.asked.send((id, read)).await.is_ok()
+            && let Ok(row) = answer.await
+        {
+            return Ok(row);
+        }
+        report::process(&self.pool, id).await
+    }
+}
+
+async fn insist<T: Write>(pool: &PgPool, silence: &Silence, writes: &[T]) -> HashSet<i64> {
     loop {
         // A connection that died without a word would never answer, and every write behind this one would wait.
-        let stored = timeout(LIMIT, T::store(pool, writes)).await;
-        match stored.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        let stored = tokio::select! {
+            stored = T::store(pool, writes) => stored,
+            () = silence.noticed() => Err(sqlx::Error::PoolTimedOut),
+            () = sleep(LIMIT) => Err(sqlx::Error::PoolTimedOut),
+        };
+        match stored {
             Ok(written) => return written.into_iter().collect(),
             Err(error) => tracing::warn!(error = %error, what = T::WHAT, number = writes.len(), "not stored yet"),
         }

@@ -134,6 +134,21 @@ pub struct Config {
     /// Logs followed at the same time; the others are read again and again. A node serves 128 to all its readers.
     #[arg(long, env = "OCTOPUS_FOLLOWED_LOGS", default_value_t = 100)]
     pub followed_logs: usize,
+    /// Bytes a second that are read of one process's logs at most, 65536 or more; 0: as many as there are. Who prints more is read
+    /// slower, and what its node rotates away meanwhile is on record as a gap.
+    #[arg(long, env = "OCTOPUS_LOG_BYTES_PER_SECOND", default_value_t = 32 << 20, value_parser = log_rate)]
+    pub log_bytes_per_second: u64,
+    /// Bytes of printed lines that are kept of one process at most; 0: all. Of a longer log the oldest lines are dropped, and
+    /// counted: its streams are `truncated`. Looked after every 10 s.
+    #[arg(long, env = "OCTOPUS_LOG_BYTES_PER_PROCESS", default_value_t = 1 << 30, value_parser = clap::value_parser!(i64).range(0..))]
+    pub log_bytes_per_process: i64,
+    /// Folder of this manager alone, on a disk that outlives it, where logs are kept while Postgres is away. Without it, or when it
+    /// is empty, logs wait on their nodes then, which keep little.
+    #[arg(long, env = "OCTOPUS_SPOOL_DIR")]
+    pub spool_dir: Option<PathBuf>,
+    /// Bytes of that folder at most. When it is full, logs wait on their nodes.
+    #[arg(long, env = "OCTOPUS_SPOOL_BYTES", default_value_t = 512 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..))]
+    pub spool_bytes: u64,
     /// Days after which events and logs are dropped.
     #[arg(long, env = "OCTOPUS_KEEP_DAYS", default_value_t = 14, value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub keep_days: i32,
@@ -149,5 +164,25 @@ impl Config {
     /// How long a claim outlives the last beat.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)
+    }
+}
+
+/// A slower reader would take the silence that it makes for one of the stream.
+fn log_rate(text: &str) -> Result<u64, String> {
+    let rate: u64 = text.parse().map_err(|error| format!("{error}"))?;
+    (rate == 0 || rate >= 65536)
+        .then_some(rate)
+        .ok_or_else(|| "it must be 0, or 65536 or more".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_of_logs_is_none_or_enough() {
+        for (text, rate) in [("0", Some(0)), ("65535", None), ("65536", Some(65536)), ("-1", None)] {
+            assert_eq!(log_rate(text).ok(), rate);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What every part of a running manager shares.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
 use octopus_shared::db::Silence;
@@ -10,12 +10,14 @@ use octopus_shared::db::report::{self, CachedLayer as CachedRow, Creation};
 use sqlx::PgPool;
 
 use crate::RunError;
-use crate::batch::Batcher;
+use crate::batch::{Batcher, Processes};
 use crate::changes::Changes;
-use crate::cluster::Cluster;
 use crate::cluster::wheel::WheelPods;
+use crate::cluster::{Cluster, ClusterError};
 use crate::config::Config;
-use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry, WheelMaker};
+use crate::image::{Builder, CachedLayer, ImageSettings, LayerCache, PushRegistry, Supplies, WheelMaker};
+use crate::spool::{Level, Spool};
+use crate::watch::Logs;
 use crate::worker::End;
 
 /// What every part of a running manager shares.
@@ -38,8 +40,14 @@ pub struct Context {
     pub(crate) ends: Batcher<End>,
     /// Stores that objects were created.
     pub(crate) creations: Batcher<Creation>,
+    /// Reads processes.
+    pub(crate) processes: Processes,
     /// What readiness shows.
     pub health: std::sync::Arc<Health>,
+    /// Where logs are kept while Postgres is away, if an operator names a place.
+    pub(crate) spool: Option<Spool>,
+    /// Those who read logs: of this watch, or of the one before it.
+    pub(crate) readers: tokio::sync::Mutex<Option<std::sync::Arc<Logs>>>,
 }
 
 impl Context {
@@ -50,9 +58,18 @@ impl Context {
 
     /// Whether the API server answers, asked right now.
     pub async fn cluster_answers(&self) -> bool {
-        let answers = self.cluster.ping().await.is_ok();
-        self.health.set_cluster(answers);
-        answers
+        self.ping().await.is_ok()
+    }
+
+    /// The same, and its version.
+    pub(crate) async fn ping(&self) -> Result<String, ClusterError> {
+        let answer = if self.health.cluster() {
+            self.cluster.ping().await
+        } else {
+            self.cluster.ping_again().await
+        };
+        self.health.set_cluster(answer.is_ok());
+        answer
     }
 
     /// Announces that a command and what it is about have changed.
@@ -72,9 +89,19 @@ pub struct Health {
     halted: Mutex<Option<String>>,
     token: Mutex<Option<String>>,
     schema: Mutex<Option<String>>,
+    supplies: Supplies,
+    spool: OnceLock<std::sync::Arc<Level>>,
 }
 
 impl Health {
+    /// Shows also what builds miss.
+    pub fn with(supplies: Supplies) -> Self {
+        Self {
+            supplies,
+            ..Self::default()
+        }
+    }
+
     /// Whether this manager holds a lease.
     pub fn set_leased(&self, leased: bool) {
         self.leased.store(leased, Ordering::Relaxed);
@@ -110,6 +137,21 @@ impl Health {
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
+    /// Shows also how much is spooled.
+    pub(crate) fn set_spool(&self, level: std::sync::Arc<Level>) {
+        let _ = self.spool.set(level);
+    }
+
+    /// The spool, and how much of it is used. None: there is none.
+    pub fn spool(&self) -> Option<SpoolUse> {
+        let level = self.spool.get()?;
+        Some(SpoolUse {
+            id: level.id,
+            bytes: level.bytes.load(Ordering::Relaxed),
+            limit: level.limit,
+        })
+    }
+
     /// What is missing; empty when ready.
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
@@ -120,9 +162,24 @@ impl Health {
             missing.push("the cluster's API server does not answer".to_owned());
         }
         missing.extend(self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        missing.extend(self.supplies.missing());
+        if self.spool.get().is_some_and(|level| level.full.load(Ordering::Relaxed)) {
+            missing.push("the spool is full: logs wait on their nodes".to_owned());
+        }
         missing.extend(self.token.lock().unwrap_or_else(PoisonError::into_inner).clone());
         missing
     }
+}
+
+/// How much is spooled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SpoolUse {
+    /// Its name in gaps of logs.
+    pub id: uuid::Uuid,
+    /// Bytes that wait for Postgres.
+    pub bytes: u64,
+    /// Bytes at most.
+    pub limit: u64,
 }
 
 /// Dependency layers that were pushed before, remembered in Postgres. A lookup that fails costs a layer, not a build.

@@ -48,10 +48,14 @@ async fn ready(State((pool, health)): State<(PgPool, Arc<Health>)>) -> (StatusCo
     if sqlx::query!("select 1 as one").fetch_one(&pool).await.is_err() {
         missing.push("Postgres does not answer".to_owned());
     }
+    let spool = health.spool();
     let status = if missing.is_empty() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (status, Json(json!({ "ready": missing.is_empty(), "missing": missing })))
+    (
+        status,
+        Json(json!({ "ready": missing.is_empty(), "missing": missing, "spool": spool })),
+    )
 }

@@ -19,6 +19,7 @@ pub mod preflight;
 pub mod renewal;
 pub mod session;
 pub mod shutdown;
+mod spool;
 pub mod watch;
 pub mod worker;
 
@@ -27,14 +28,16 @@ use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
 use octopus_shared::db;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Batcher;
+use crate::batch::{Batcher, Processes};
 use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::context::{Context, Health};
 use crate::shutdown::Shutdown;
+use crate::spool::Spool;
 
 /// Why the manager cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +71,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
         setting: "OCTOPUS_CACHE_DIR or OCTOPUS_CA_BUNDLE",
         problem: error.to_string(),
     })?;
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Health::with(builder.supplies().clone()));
+    let spool = open_spool(&config)?;
+    if let Some(spool) = &spool {
+        health.set_spool(spool.level());
+    }
     let served = CancellationToken::new();
     http::serve(config.listen, pool.clone(), health.clone(), served.clone()).await?;
     // Health is shown to the end, through the draining too.
@@ -124,17 +131,37 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let context = Arc::new(Context {
         wheel_pods,
         config,
-        ends: Batcher::start(pool.clone()),
-        creations: Batcher::start(pool.clone()),
+        ends: Batcher::start(pool.clone(), silence.clone()),
+        creations: Batcher::start(pool.clone(), silence.clone()),
+        processes: Processes::start(pool.clone(), silence.clone()),
         pool,
         silence,
         cluster,
         builder,
         changes,
         health,
+        spool,
+        readers: Mutex::default(),
     });
     session::run(&context, &shutdown).await;
     Ok(())
+}
+
+/// The spool that the settings name.
+fn open_spool(config: &Config) -> Result<Option<Spool>, RunError> {
+    let Some(folder) = config
+        .spool_dir
+        .as_ref()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    else {
+        return Ok(None);
+    };
+    Spool::open(folder, config.spool_bytes)
+        .map(Some)
+        .map_err(|error| RunError::Setting {
+            setting: "OCTOPUS_SPOOL_DIR",
+            problem: format!("{}: {error}", folder.display()),
+        })
 }
 
 /// Nothing, when the database has what this release needs; else what stands against it.

@@ -23,15 +23,7 @@ pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
         let instance = Uuid::new_v4();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let since = Instant::now();
-        match claim::register(
-            &context.pool,
-            instance,
-            &context.config.cluster,
-            host.trim(),
-            context.config.lease(),
-        )
-        .await
-        {
+        match register(context, instance, host.trim()).await {
             Ok(()) => session(context, instance, since, shutdown).await,
             Err(error) => {
                 tracing::warn!(error = %error, "waiting for Postgres");
@@ -40,6 +32,18 @@ pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
         }
         context.health.set_leased(false);
     }
+}
+
+/// Takes a lease. What an earlier process on the same disk held is free at once.
+async fn register(context: &Context, instance: Uuid, host: &str) -> Result<(), sqlx::Error> {
+    let config = &context.config;
+    claim::register(&context.pool, instance, &config.cluster, host, config.lease()).await?;
+    if let Some(spool) = &context.spool
+        && claim::succeed(&context.pool, instance, spool.id).await? > 0
+    {
+        tracing::info!(spool.id = %spool.id, "an earlier manager on this disk has died; what it held is taken over at once");
+    }
+    Ok(())
 }
 
 async fn session(context: &Arc<Context>, instance: Uuid, since: Instant, shutdown: &Shutdown) {
@@ -73,8 +77,8 @@ async fn beat(context: Arc<Context>, instance: Uuid, since: Instant, over: Cance
         tokio::select! {
             () = over.cancelled() => return,
             () = sleep(jittered(lease / 3)) => {}
-            // Not at once again: other connections of that time are found dead one by one.
-            () = context.silence.notified(), if since.elapsed() > lease / 2 => {
+            // Not at once again: others that were in use at that time are found dead one by one.
+            () = context.silence.noticed(), if since.elapsed() > lease / 2 => {
                 tracing::error!("a connection to Postgres died without a word, and others with it; starting over");
                 break;
             }

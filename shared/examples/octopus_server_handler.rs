@@ -9,7 +9,7 @@ use std::fmt;
 
 use octopus_shared::command::Request;
 use octopus_shared::db::enqueue::{Asker, EnqueueError, Idempotency, enqueue};
-use octopus_shared::db::view::{self, ProcessView};
+use octopus_shared::db::view::ProcessView;
 use octopus_shared::db::{COMMAND_CHANNEL, notify, pool};
 use octopus_shared::process::{ProcessKind, ProcessSpec};
 use sha2::{Digest, Sha256};
@@ -38,6 +38,7 @@ impl From<EnqueueError> for Refusal {
             EnqueueError::Invalid(_) => 422,
             EnqueueError::NotFound { .. } => 404,
             EnqueueError::Conflict { .. } | EnqueueError::KeyReused => 409,
+            EnqueueError::Unauthenticated => 401,
             EnqueueError::Database(_) => 500,
         };
         Self {
@@ -77,16 +78,12 @@ pub(crate) async fn enable(pool: &PgPool, function: &str, request: &str) -> Resu
         ..Asker::default()
     };
     let accepted = enqueue(pool, &start, &asker).await?;
-    let missing = || Refusal {
-        status: 500,
-        message: "what was stored cannot be read".to_owned(),
-    };
-    let command = view::command(pool, accepted.command).await?.ok_or_else(missing)?;
     // Only makes it faster: managers look for themselves every few seconds.
-    notify(pool, COMMAND_CHANNEL, &command.cluster).await?;
-    view::process(pool, command.process_id.ok_or_else(missing)?)
-        .await?
-        .ok_or_else(missing)
+    notify(pool, COMMAND_CHANNEL, &accepted.command.cluster).await?;
+    accepted.process.ok_or_else(|| Refusal {
+        status: 500,
+        message: "a start without a process".to_owned(),
+    })
 }
 
 #[tokio::main(flavor = "current_thread")]

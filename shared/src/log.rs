@@ -1,11 +1,20 @@
 //! How printed lines are kept in chunks, and the cursor by which they are read.
 
+mod merge;
+mod span;
+mod stored;
+
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+pub use self::merge::{MOST_PARTS, Piece, Plan, TARGET, plan};
+pub use self::span::Span;
+pub use self::stored::{Encoded, PLAIN, Packer, Text, Undecodable};
 
 /// One printed line, without its newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +25,7 @@ pub struct Line<'a> {
     pub content: &'a [u8],
 }
 
-/// Appends one line to a chunk in the form of the column `log_chunk.data`.
+/// Appends one line to a plain chunk, as releases before compression wrote them.
 pub fn push_line(data: &mut Vec<u8>, at: DateTime<Utc>, content: &[u8]) {
     data.extend_from_slice(at.to_rfc3339_opts(SecondsFormat::Nanos, true).as_bytes());
     data.push(b' ');
@@ -24,15 +33,15 @@ pub fn push_line(data: &mut Vec<u8>, at: DateTime<Utc>, content: &[u8]) {
     data.push(b'\n');
 }
 
-/// The lines of a chunk, in order.
-pub fn lines(data: &[u8]) -> impl DoubleEndedIterator<Item = Line<'_>> {
+/// The lines of a plain chunk, in order.
+fn lines(data: &[u8]) -> impl DoubleEndedIterator<Item = Line<'_>> {
     data.strip_suffix(b"\n")
         .unwrap_or(data)
         .split(|byte| *byte == b'\n')
         .filter_map(parse_line)
 }
 
-/// A line as the API server and `log_chunk.data` write it: timestamp, space, bytes. None without a timestamp.
+/// A line as the API server and a plain chunk have it: timestamp, space, bytes. None without a timestamp.
 pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let space = line.iter().take(40).position(|byte| *byte == b' ')?;
     let at = DateTime::parse_from_rfc3339(std::str::from_utf8(&line[..space]).ok()?).ok()?;
@@ -53,7 +62,7 @@ pub fn chained(before: &[u8], line: &[u8]) -> Vec<u8> {
 }
 
 /// A known hole in a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Gap {
     /// Timestamp of the last line before it, nanoseconds since 1970.
@@ -68,6 +77,40 @@ pub struct Gap {
     /// Bytes that are missing, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
+    /// Bytes that would be missing if printing had gone on as it did before. None: nothing is known to tell it by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_bytes: Option<i64>,
+}
+
+/// Why there is a hole whose lines may be in a spool; its id follows.
+const SPOOLED_BY: &str = "spooled by ";
+
+impl Gap {
+    /// The same, its lines being in a spool perhaps.
+    #[must_use]
+    pub fn spooled_by(self, spool: Uuid) -> Self {
+        Self {
+            reason: format!("{SPOOLED_BY}{spool}"),
+            ..self
+        }
+    }
+
+    /// Whether its lines may be in a spool.
+    pub fn is_spooled(&self) -> bool {
+        self.reason.starts_with(SPOOLED_BY)
+    }
+}
+
+/// What was dropped of the beginning of a stream to keep within a limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Truncated {
+    /// Lines.
+    pub lines: i64,
+    /// Bytes, without timestamps.
+    pub bytes: i64,
+    /// The latest timestamp of these lines.
+    pub last_at: DateTime<Utc>,
 }
 
 /// A place in the log of a process: after line `line` of chunk `seq`. Shown to clients as an opaque word.

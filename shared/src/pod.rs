@@ -32,6 +32,8 @@ pub struct PodObservation {
     pub restart_count: i32,
     /// Container statuses.
     pub containers: Vec<ContainerStatus>,
+    /// What Kubernetes warned of, the newest last.
+    pub events: Vec<PodEvent>,
     /// Version of the object that was folded.
     pub resource_version: String,
     /// creationTimestamp.
@@ -96,6 +98,22 @@ pub struct ContainerStatus {
     pub started_at: Option<DateTime<Utc>>,
     /// When this run ended.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Something that Kubernetes warned of: an Event of the type Warning about a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PodEvent {
+    /// The Event's own uid.
+    pub uid: String,
+    /// Kubernetes' reason: `FailedMount`, `Unhealthy`.
+    pub reason: String,
+    /// Kubernetes' own words.
+    pub message: String,
+    /// How often it was seen.
+    pub count: i32,
+    /// When it was last seen, by the clock of who reported it.
+    pub at: DateTime<Utc>,
 }
 
 /// What is known of one pod of a process, as its row holds it.

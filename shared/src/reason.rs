@@ -30,6 +30,12 @@ reasons! {
     VOLUME_NOT_FOUND = "volume_not_found", "Make the PersistentVolumeClaim that the message names, in the function namespace; the pod waits for it.";
     /// The PersistentVolumeClaim has no volume yet.
     VOLUME_PENDING = "volume_pending", "Make a PersistentVolume that the claim fits, or give the claim a storage class that makes one.";
+    /// The node cannot mount a volume of the pod.
+    VOLUME_NOT_MOUNTED = "volume_not_mounted", "The message is the node's own: check that the storage answers, and that no other node holds the volume; it is tried again by itself.";
+    /// The node cannot make the pod's sandbox: its network or its runtime fails.
+    SANDBOX_FAILED = "sandbox_failed", "Check the network plug-in and the container runtime of the node that the message names; it is tried again by itself.";
+    /// The function runs and does not answer the question for its health.
+    UNHEALTHY = "unhealthy", "Read the end of the log: the function has to answer its health route, or to accept connections on its port.";
     /// The namespace's quota is used up.
     QUOTA_EXCEEDED = "quota_exceeded", "End other processes or raise the ResourceQuota of the function namespace.";
     /// The node does not find the image.
@@ -68,6 +74,12 @@ reasons! {
     EVICTED_SHARED_MEMORY = "evicted_shared_memory", "Raise resources.shared_memory or use less of it.";
     /// The pod's node is not answering.
     NODE_LOST = "node_lost", "Check the node; nothing is known about the container.";
+    /// Pods of a higher priority took its room.
+    PREEMPTED = "preempted", "Add a node, or free room on the ones that there are; a task with retries starts its next attempt.";
+    /// Its node was shut down.
+    NODE_SHUTDOWN = "node_shutdown", "Wait until the node is back, or add one; a task with retries starts its next attempt.";
+    /// The node refused the pod that the scheduler gave it, and nothing of it ran.
+    NODE_REFUSED = "node_refused", "The message says what the node lacks; mend the node or start it again.";
     /// Somebody else deleted the pod.
     DELETED_BY_OTHER = "deleted_by_other", "Ask who deleted it; a task with retries starts its next attempt.";
     /// New pods of a service take the place of earlier ones.

@@ -14,9 +14,9 @@ use serde_json::json;
 use super::quantile;
 
 /// Creates in each round.
-const CREATES: usize = 150;
+const CREATES: usize = 200;
 /// Pairs of rounds: one of the product, one of the bare client.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 /// Starts whose latency is measured.
 const SINGLE: usize = 100;
 /// The manager's default OCTOPUS_STARTS.
@@ -24,7 +24,7 @@ const PARALLEL: usize = 32;
 
 /// A task that no node has room for: its pod is accepted and never runs, so that the node's work is not measured.
 fn unschedulable() -> serde_json::Value {
-    json!({"kind": "task", "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "1Gi", "ephemeral_storage": "900Gi"}})
+    json!({"kind": "task", "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "900Gi", "ephemeral_storage": "1Gi"}})
 }
 
 pub(super) async fn run(stack: &Stack) {

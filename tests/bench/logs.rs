@@ -1,4 +1,8 @@
-//! A line printed -> the line readable through the API, by a client that follows the log.
+//! What a log waits for: a line printed -> the line readable through the API, by a client that follows the log; the same of
+//! transitions; and logs as fast as they come.
+
+mod drain;
+mod transition;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +21,14 @@ for _ in range(300):
 ";
 
 pub(super) async fn run(stack: &Stack) {
-    let _manager = stack.manager().await;
+    let manager = stack.manager().await;
+    transition::run(stack).await;
+    lines(stack).await;
+    assert!(manager.terminate().await, "the manager ends cleanly");
+    drain::run(stack).await;
+}
+
+async fn lines(stack: &Stack) {
     stack.client.build("clock", SOURCE, json!({})).await;
     let process = stack.client.start("clock", json!({"kind": "task"})).await;
     stack.client.shows(process, "state", "running", 60).await;

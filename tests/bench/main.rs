@@ -1,5 +1,6 @@
 //! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run. Arguments
-//! choose parts: `queue`, `history`, `snapshot`, `pickup`, `enqueue`, `idle`, `image`, `create`, `processes`, `logs`.
+//! choose parts: `queue`, `history`, `snapshot`, `pickup`, `enqueue`, `idle`, `storage`, `readers`, `image`, `create`, `ends`,
+//! `processes`, `logs`, `streams`.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
@@ -8,6 +9,9 @@ mod image;
 mod logs;
 mod processes;
 mod queue;
+mod readers;
+mod storage;
+mod streams;
 
 use std::time::Duration;
 
@@ -40,7 +44,16 @@ async fn main() {
     if wants("idle") {
         queue::idle::run_idle().await;
     }
-    if !["image", "create", "processes", "logs"].into_iter().any(wants) {
+    if wants("storage") {
+        storage::run().await;
+    }
+    if wants("readers") {
+        readers::run().await;
+    }
+    if wants("streams") {
+        streams::run().await;
+    }
+    if !["image", "create", "ends", "processes", "logs"].into_iter().any(wants) {
         return;
     }
     let stack = Stack::start("bench").await;
@@ -50,8 +63,11 @@ async fn main() {
     if wants("create") {
         create::run(&stack).await;
     }
+    if wants("ends") {
+        processes::run_ends(&stack).await;
+    }
     if wants("processes") {
-        processes::run(&stack).await;
+        processes::run_many(&stack).await;
     }
     if wants("logs") {
         logs::run(&stack).await;
@@ -77,4 +93,14 @@ fn spread(mut ratios: Vec<f64>) -> String {
         (Some(least), Some(median), Some(most)) => format!("{median:.2} ({least:.2} to {most:.2})"),
         _ => "nothing was measured".into(),
     }
+}
+
+/// Resident memory of a program, from the kernel's own accounts.
+fn resident_kib(program: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{program}/status")).expect("it runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("the kernel counts");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
 }

@@ -13,10 +13,11 @@ use kube::runtime::watcher::{self, watcher};
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use octopus_tests::stack::programs::Program;
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::quantile;
+use super::{quantile, resident_kib};
 
 /// Kills whose latency is measured, one after another.
 const KILLS: usize = 40;
@@ -34,27 +35,46 @@ print('up', flush=True)
 time.sleep(float(sys.argv[1]))
 ";
 
-pub(super) async fn run(stack: &Stack) {
+/// What waits for nothing but the manager: the deletion of a pod that has ended, and kills.
+pub(super) async fn run_ends(stack: &Stack) {
+    let manager = prepared(stack).await;
+    ends(stack).await;
+    kills(stack, &manager).await;
+    assert!(manager.terminate().await, "the manager ends cleanly");
+}
+
+/// Many processes at once.
+pub(super) async fn run_many(stack: &Stack) {
+    let manager = prepared(stack).await;
+    assert!(manager.terminate().await, "the manager ends cleanly");
+    restart(stack).await;
+    memory(stack).await;
+}
+
+async fn prepared(stack: &Stack) -> Program {
     let manager = stack.manager().await;
     let small = json!({
         "stop_grace_seconds": 2,
         "resources": {"cpu_request": "2m", "cpu": "1", "memory": "64Mi", "ephemeral_storage": "64Mi"},
     });
     stack.client.build("rest", SOURCE, small).await;
-    ends(stack).await;
-    kills(stack, &manager).await;
-    assert!(manager.terminate().await, "the manager ends cleanly");
-    restart(stack).await;
-    memory(stack).await;
+    manager
 }
 
 fn task(seconds: &str) -> Value {
     json!({"kind": "task", "args": [seconds]})
 }
 
-async fn start_all(stack: &Stack, number: usize, spec: &Value) -> Vec<Uuid> {
+pub(super) async fn start_all(stack: &Stack, number: usize, spec: &Value) -> Vec<Uuid> {
     stream::iter(0..number)
-        .map(|_| stack.client.start("rest", spec.clone()))
+        .map(|_| async {
+            let path = "/api/v1/functions/rest/processes";
+            let command = stack.client.insist(Method::POST, path, spec).await;
+            let id = command["process"]["id"]
+                .as_str()
+                .and_then(|id| Uuid::parse_str(id).ok());
+            id.expect("an id")
+        })
         .buffer_unordered(16)
         .collect()
         .await
@@ -147,7 +167,7 @@ async fn metric(manager: &Program, name: &str, share: &str) -> Duration {
     Duration::from_secs_f64(value.parse().expect("a number"))
 }
 
-async fn counter(manager: &Program, name: &str) -> usize {
+pub(super) async fn counter(manager: &Program, name: &str) -> usize {
     let start = format!("{name} ");
     let metrics = metrics(manager).await;
     metrics
@@ -210,7 +230,7 @@ async fn clear(stack: &Stack, processes: &[Uuid]) {
 /// Resident memory of a manager that watches ever more processes, and of one that is started beside all of them.
 async fn memory(stack: &Stack) {
     let unschedulable = json!({"kind": "task", "args": ["0"],
-        "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "1Gi", "ephemeral_storage": "900Gi"}});
+        "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "900Gi", "ephemeral_storage": "1Gi"}});
     let manager = stack.manager().await;
     let mut started = Vec::new();
     let mut figures = Vec::new();
@@ -227,7 +247,7 @@ async fn memory(stack: &Stack) {
         .await;
         figures.push(format!(
             "{:.0} MiB with {many} ({:.0} s)",
-            resident_mib(&manager),
+            resident_kib(manager.id()) / 1024.0,
             (Utc::now() - since).as_seconds_f64()
         ));
     }
@@ -241,18 +261,7 @@ async fn memory(stack: &Stack) {
     println!(
         "resident memory of the manager: {}; started anew beside all of them: {:.0} MiB",
         figures.join(", "),
-        resident_mib(&next)
+        resident_kib(next.id()) / 1024.0
     );
     next.kill().await;
-}
-
-/// From the kernel's own accounts.
-fn resident_mib(program: &Program) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).expect("it runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .expect("the kernel counts");
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-    kib / 1024.0
 }

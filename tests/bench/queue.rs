@@ -215,7 +215,7 @@ pub(super) async fn run_rates() {
         return;
     };
     let pgbench = Pgbench::of(&queue.database);
-    let (mut to_same, mut to_narrow) = (Vec::new(), Vec::new());
+    let (mut to_same, mut in_turn, mut to_narrow) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
         queue.fill(COMMANDS).await;
         let ours = queue.rate(COMMANDS, Order::Overlapping).await;
@@ -233,13 +233,15 @@ pub(super) async fn run_rates() {
             "claim and finish per second, pair {pair}: as a manager {ours:.0}, narrowest {narrow:.0}; one after the other \
              {alone:.0}, the same by pgbench {same:.0}"
         );
-        to_same.push(alone / same);
+        to_same.push(ours / same);
+        in_turn.push(alone / same);
         to_narrow.push(ours / narrow);
     }
     println!(
-        "claim and finish of {COMMANDS} commands, batches of {BATCH}: ratio to the same statements by pgbench {}, to the \
-         narrowest {} (medians of {PAIRS} pairs, least to most)",
+        "claim and finish of {COMMANDS} commands, batches of {BATCH}: ratio to the same statements by pgbench {}, one after \
+         the other {}, as a manager to the narrowest {} (medians of {PAIRS} pairs, least to most)",
         spread(to_same),
+        spread(in_turn),
         spread(to_narrow)
     );
 }

@@ -10,6 +10,8 @@ pub(crate) const WORK: &str = include_str!("functions/work.py");
 pub(crate) const HOG: &str = include_str!("functions/hog.py");
 /// A task that prints much, or oddly.
 pub(crate) const TALK: &str = include_str!("functions/talk.py");
+/// A service that answers the question for its health twice, and is ill from then on.
+pub(crate) const SICK: &str = include_str!("functions/sick.py");
 /// A task that calls a URL inside of the cluster and prints the answer.
 pub(crate) const CALL: &str = include_str!("../functions/call.py");
 

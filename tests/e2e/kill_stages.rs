@@ -36,7 +36,8 @@ async fn start(stack: &Stack, is_service: bool) -> Uuid {
 async fn kill(stack: &Stack, process: Uuid) -> Duration {
     let since = Instant::now();
     let kill = stack.client.kill(process, json!({})).await;
-    let ended = stack.client.ended(kill, 120).await;
+    // A kubelet looks at some of its pods once a minute only.
+    let ended = stack.client.ended(kill, 240).await;
     assert_eq!(ended["state"], "succeeded", "{ended}");
     let gone = stack.client.process(process).await;
     assert_eq!(
@@ -71,7 +72,9 @@ async fn a_kill_at_any_moment_of_a_start_leaves_nothing() {
     let held = STAGES
         .map(|stage| format!("{stage}=1*return(8000)->30%return(400)"))
         .join(";");
-    let _manager = stack.manager_with(&[("FAILPOINTS", held.as_str())]).await;
+    // What a kill left would not be cleaned up behind it.
+    let reconciler = ("OCTOPUS_ORPHAN_GRACE_SECONDS", "3600");
+    let _manager = stack.manager_with(&[("FAILPOINTS", held.as_str()), reconciler]).await;
 
     // One is held at each stage: of the services the first stands before its policy, the last behind its report.
     let services = join_all((0..5).map(|_| start(&stack, true))).await;

@@ -5,13 +5,14 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::functions::{WORK, small, task};
+use crate::outages::soak;
 
 pub(crate) fn numbered(count: usize) -> String {
     (0..count).map(|number| format!("line {number}\n")).collect()
 }
 
 /// The hash of a log as its reader makes it.
-fn running_hash(log: &[u8]) -> String {
+pub(crate) fn running_hash(log: &[u8]) -> String {
     let lines = log.split_inclusive(|byte| *byte == b'\n');
     let hash = lines.fold(Vec::new(), |before, line| {
         Sha256::digest([&before, line].concat()).to_vec()
@@ -20,12 +21,12 @@ fn running_hash(log: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_tasks_print_a_thousand_lines_each() {
+async fn many_tasks_print_a_thousand_lines_each_at_once() {
     let stack = Stack::start("logs").await;
     let _manager = stack.manager().await;
     stack.client.build("work", WORK, small()).await;
     let mut processes = Vec::new();
-    for _ in 0..20 {
+    for _ in 0..if soak() { 50 } else { 20 } {
         processes.push(stack.client.start("work", task(&["print", "1000"])).await);
     }
     let expected = numbered(1000);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::functions::{WORK, small, task};
 use crate::outages::soak;
+use crate::spool::{folder, spooling};
 
 /// How often each process ran: pods that were ever seen, in the rows and in the log.
 pub(crate) async fn runs(stack: &Stack, process: Uuid) -> (usize, usize) {
@@ -44,6 +45,29 @@ async fn two_managers_run_each_of_two_hundred_tasks_once() {
     .await;
     assert_eq!(both, 2, "both managers lived to the end");
     assert!(stack.namespace.pods().await.is_empty());
+}
+
+/// It holds the spool of the one that was killed, so that one is dead: nobody waits for the end of its lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_is_started_again_on_the_same_disk_goes_on_at_once() {
+    let stack = Stack::start("successor").await;
+    let (disk, lease) = (folder("successor"), ("OCTOPUS_LEASE_SECONDS", "300"));
+    let first = spooling(&stack, &disk, &[lease]).await;
+    stack.client.build("work", WORK, small()).await;
+    let before = stack.client.start("work", task(&["say", "ran"])).await;
+    stack.client.shows(before, "lifecycle", "created", 60).await;
+    first.kill().await;
+
+    let _second = spooling(&stack, &disk, &[lease]).await;
+    let after = stack.client.start("work", task(&["say", "ran"])).await;
+    for process in [before, after] {
+        let gone = stack.client.shows(process, "lifecycle", "gone", 100).await;
+        assert_eq!(
+            (&gone["state"], runs(&stack, process).await),
+            (&json!("succeeded"), (1, 1)),
+            "{gone}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

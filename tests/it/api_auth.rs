@@ -3,6 +3,7 @@
 use octopus_api::admin::token;
 use octopus_shared::db::view::TokenRole;
 use octopus_tests::api::{Answer, Api, send};
+use octopus_tests::function::declare;
 use octopus_tests::postgres::Database;
 use octopus_tests::stack::client::until;
 use reqwest::Method;
@@ -127,7 +128,7 @@ async fn an_expired_or_revoked_token_is_refused_at_once() {
     let expiring = token::create(&mut owner, "short", TokenRole::Viewer, Some(short))
         .await
         .unwrap();
-    let revoked = token::create(&mut owner, "leaked", TokenRole::Viewer, None)
+    let revoked = token::create(&mut owner, "leaked", TokenRole::Admin, None)
         .await
         .unwrap();
     let status = async |token: &str| send(api.request(Method::GET, "/api/v1/functions", token)).await.status;
@@ -135,8 +136,29 @@ async fn an_expired_or_revoked_token_is_refused_at_once() {
         (status(&expiring).await, status(&revoked).await),
         (200.try_into().unwrap(), 200.try_into().unwrap())
     );
+    declare(&api, "hello").await;
+    // Whose token it is may be remembered from here on; whether it holds may not.
+    let path = "/api/v1/functions/hello/processes";
+    let ask = async |key: &str| {
+        let request = api.request(Method::POST, path, &revoked).json(&json!({"kind": "task"}));
+        send(request.header("idempotency-key", key)).await
+    };
+    assert_eq!(ask("before").await.status, 202);
     token::revoke(&mut owner, "leaked").await.unwrap();
     assert_eq!(status(&revoked).await, 401);
+    for key in ["before", "after"] {
+        let refused = ask(key).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.problem()),
+            (401, "unauthenticated".to_owned()),
+            "{key}"
+        );
+    }
+    let stored: i64 = sqlx::query_scalar("select count(*) from process")
+        .fetch_one(&database.owner)
+        .await
+        .unwrap();
+    assert_eq!(stored, 1);
     until("the token to expire", 20, async || {
         (status(&expiring).await == 401).then_some(())
     })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use octopus_tests::api::Api;
 use octopus_tests::function::{process, start};
 use octopus_tests::postgres::Database;
+use octopus_tests::stack::client::until;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -95,6 +96,13 @@ async fn a_transaction_that_commits_late_is_not_skipped() {
     let api = Api::start(&database).await;
     let (slow, quick) = (process(&api).await, start(&api, "hello").await["process_id"].clone());
     let quick: Uuid = serde_json::from_value(quick).unwrap();
+    // A feed begins at the oldest transaction that is open, and shows what was written since.
+    until("older transactions to end", 30, async || {
+        let past = "select pg_snapshot_xmin(pg_current_snapshot()) > max(transaction) from process_event";
+        let past: bool = sqlx::query_scalar(past).fetch_one(&database.owner).await.unwrap();
+        past.then_some(())
+    })
+    .await;
     let mut feed = api.events("/api/v1/events", None).await;
     feed.next().await.unwrap();
     let mut transaction = octopus_shared::db::begin(&database.manager).await.unwrap();

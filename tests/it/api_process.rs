@@ -1,10 +1,11 @@
 //! Functions and processes: declared, started, read, killed, cancelled, deleted.
 
 use octopus_shared::command::CommandKind;
-use octopus_tests::api::Api;
+use octopus_tests::api::{Api, send};
 use octopus_tests::function::{build, claim, declare, manager, process, start};
 use octopus_tests::postgres::Database;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_declared_function_can_be_started_and_read_at_once() {
@@ -43,6 +44,54 @@ async fn a_declared_function_can_be_started_and_read_at_once() {
         .await
         .accepted();
     assert_eq!(older["revision"], 1);
+}
+
+/// The statement that stores a command answers with it, and makes up the rows that it cannot see yet.
+#[tokio::test]
+async fn a_202_is_what_a_read_shows() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let same = async |accepted: &Value| {
+        let command = api
+            .read(&format!("/api/v1/commands/{}", accepted["id"].as_str().unwrap()))
+            .await;
+        let mut answered = accepted.clone();
+        if let Some(process) = answered.as_object_mut().unwrap().remove("process") {
+            let id = process["id"].as_str().unwrap();
+            assert_eq!(api.read(&format!("/api/v1/processes/{id}")).await, process);
+        }
+        assert_eq!(command, answered);
+    };
+    let task = json!({"kind": "task", "args": ["a"], "env": [{"name": "A", "value": "b"}], "timeout_seconds": 5, "retries": 2});
+    let start = async |spec: &Value, query: &str| {
+        let path = format!("/api/v1/functions/hello/processes{query}");
+        let accepted = api.post(&path, spec).await.accepted();
+        same(&accepted).await;
+        accepted["process_id"].as_str().unwrap().to_owned()
+    };
+    same(&declare(&api, "hello").await).await;
+    start(&task, "").await;
+    let manager = manager(&database).await;
+    let claimed = claim(&database, manager, CommandKind::DeclareFunction).await;
+    start(&json!({"kind": "service"}), "?deadline_seconds=60").await;
+    build(&database, &claimed).await;
+    let (service, other) = (start(&json!({"kind": "service"}), "").await, start(&task, "").await);
+    for (path, body) in [
+        (format!("processes/{service}/scale"), json!({"replicas": 2})),
+        (format!("processes/{service}/restart"), json!({})),
+        (format!("processes/{service}/update"), json!({})),
+        (format!("processes/{service}/kill"), json!({"grace_seconds": 1})),
+        // Behind the first one.
+        (format!("processes/{service}/kill"), json!({})),
+        (format!("processes/{other}/kill"), json!({"force": true})),
+    ] {
+        same(&api.post(&format!("/api/v1/{path}"), &body).await.accepted()).await;
+    }
+    let last = api.post("/api/v1/functions/hello/processes", &task).await.accepted();
+    let cancel = format!("/api/v1/commands/{}/cancel", last["id"].as_str().unwrap());
+    same(&api.post(&cancel, &json!({})).await.accepted()).await;
+    let delete = api.request(Method::DELETE, "/api/v1/functions/hello", &api.admin);
+    same(&send(delete).await.accepted()).await;
 }
 
 #[tokio::test]

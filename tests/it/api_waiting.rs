@@ -1,5 +1,7 @@
 //! What a command and its process wait for: nobody alive, the image, or their turn.
 
+use std::time::Duration;
+
 use chrono::DateTime;
 use octopus_shared::command::CommandKind;
 use octopus_shared::db::{claim, report};
@@ -61,6 +63,49 @@ async fn a_202_that_nobody_will_take_says_so() {
         assert_eq!(waits["what"], "manager");
         assert_ne!(waits["since"], started["created_at"], "since the last one left");
     }
+}
+
+#[tokio::test]
+async fn a_build_that_stands_for_want_of_a_registry_says_so() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let declared = declare(&api, "hello").await;
+    let started = start(&api, "hello").await;
+    let instance = manager(&database).await;
+    let claimed = take(&database, instance, CommandKind::DeclareFunction).await;
+    let revision = claimed.revision_id.unwrap();
+    report::build_started(&database.manager, &claimed, revision)
+        .await
+        .unwrap();
+    assert!(waits(&api, &started).await.iter().all(|waits| waits["what"] == "image"));
+    let why = (
+        "registry_or_index_unreachable",
+        "the registry h cannot be reached",
+        "Check it.",
+    );
+    report::build_stands(&database.manager, &claimed, revision, why)
+        .await
+        .unwrap();
+    let shown = async || {
+        let declared = api
+            .read(&format!("/api/v1/commands/{}", declared["id"].as_str().unwrap()))
+            .await;
+        let [command, process] = waits(&api, &started).await;
+        [declared["waiting_for"].clone(), command, process].map(|waits| waits["what"].clone())
+    };
+    let registry = ["registry", "registry", "registry"].map(|what| json!(what));
+    assert_eq!(shown().await, registry);
+    // Given back, it waits as it did, and its end is the end of that.
+    claim::give_back(&database.manager, &claimed, Duration::ZERO, false)
+        .await
+        .unwrap();
+    assert_eq!(shown().await, registry);
+    let claimed = take(&database, instance, CommandKind::DeclareFunction).await;
+    assert_eq!(claimed.attempts, 0);
+    build(&database, &claimed).await;
+    assert_eq!(shown().await[1..], [Value::Null, json!("command")]);
+    let function = api.read("/api/v1/functions/hello").await;
+    assert_eq!(function["revisions"][0]["build_message"], Value::Null, "{function}");
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ impl<'a> Model<'a> {
         };
         enqueue(&self.database.api, request, &asker)
             .await
-            .map(|accepted| accepted.command)
+            .map(|accepted| accepted.command.id)
     }
 
     async fn cancel(&mut self, number: usize) {

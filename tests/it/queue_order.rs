@@ -116,7 +116,7 @@ async fn four_managers_keep_the_order_of_each_process() {
         for process in &processes {
             let request = Request::RestartProcess { process: *process };
             let accepted = enqueue(&database.api, &request, &asker).await.unwrap();
-            lines.entry(*process).or_default().waiting.push(accepted.command);
+            lines.entry(*process).or_default().waiting.push(accepted.command.id);
         }
     }
     let lines = Arc::new(Mutex::new(lines));

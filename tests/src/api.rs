@@ -152,6 +152,14 @@ impl Api {
         self.anonymous(method, path).bearer_auth(token)
     }
 
+    /// What a viewer reads in this media type.
+    pub async fn read_as(&self, path: &str, accept: &str) -> String {
+        let request = self.request(Method::GET, path, &self.viewer);
+        let answer = send(request.header("accept", accept)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        answer.text()
+    }
+
     /// Reads.
     pub async fn get(&self, path: &str) -> Answer {
         send(self.request(Method::GET, path, &self.admin)).await

@@ -47,6 +47,7 @@ pub fn pod(process_id: Uuid, uid: &str, wish: &str, verdict: Verdict) -> PodObse
         verdict,
         restart_count: 0,
         containers: Vec::new(),
+        events: Vec::new(),
         resource_version: "1".into(),
         created_at: Utc::now(),
         ended: false,
@@ -56,7 +57,9 @@ pub fn pod(process_id: Uuid, uid: &str, wish: &str, verdict: Verdict) -> PodObse
 
 /// Stores one look at a pod of ours.
 pub async fn observed(pool: &PgPool, watch: &Watch, pod: &PodObservation) {
-    let ours = report::observe_pods(pool, watch, &[pod]).await.expect("stored");
+    let ours = report::observe_pods(pool, watch, std::slice::from_ref(pod))
+        .await
+        .expect("stored");
     assert!(ours.contains(&pod.process_id), "it is ours");
 }
 

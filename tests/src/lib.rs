@@ -8,5 +8,7 @@
 pub mod api;
 pub mod function;
 pub mod postgres;
+pub mod printed;
+pub mod served;
 pub mod sse;
 pub mod stack;

@@ -230,6 +230,9 @@ impl Server {
                 "-c",
                 // Benchmarks ask when something was committed.
                 "track_commit_timestamp=on",
+                "-c",
+                // Tests ask how often it was asked what.
+                "shared_preload_libraries=pg_stat_statements",
             ])
             .start()
             .await

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,15 +26,20 @@ impl Event {
 
 /// Events of one connection.
 pub struct Events {
-    bytes: BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    bytes: BoxStream<'static, Option<Bytes>>,
     buffer: Vec<u8>,
 }
 
 impl Events {
     /// The events of an answer.
     pub fn new(response: reqwest::Response) -> Self {
+        Self::of(response.bytes_stream())
+    }
+
+    /// The events of a body.
+    pub fn of<E: 'static>(body: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Self {
         Self {
-            bytes: response.bytes_stream().boxed(),
+            bytes: body.map(Result::ok).boxed(),
             buffer: Vec::new(),
         }
     }
@@ -61,7 +67,7 @@ impl Events {
                     return Some(event);
                 }
             }
-            self.buffer.extend_from_slice(&self.bytes.next().await?.ok()?);
+            self.buffer.extend_from_slice(&self.bytes.next().await??);
         }
     }
 }

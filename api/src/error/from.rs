@@ -45,6 +45,7 @@ impl From<EnqueueError> for Problem {
             EnqueueError::Invalid(errors) => Self::invalid(errors),
             EnqueueError::NotFound { message, remedy } => with(Kind::NOT_FOUND, message, remedy),
             EnqueueError::Conflict { message, remedy } => with(Kind::CONFLICT, message, remedy),
+            EnqueueError::Unauthenticated => Self::invalid_token(),
             EnqueueError::KeyReused => Self::new(Kind::KEY_REUSED, "it was used with another method, address or body")
                 .remedy("use a fresh key for each request, and the same key only to repeat it"),
             EnqueueError::Database(error) => error.into(),

@@ -95,6 +95,11 @@ impl Problem {
             .remedy("send `Authorization: Bearer TOKEN`; `octopus-api token create` makes one")
     }
 
+    /// 401: what came as a token is none, or none any more.
+    pub(crate) fn invalid_token() -> Self {
+        Self::unauthenticated("the bearer token is unknown, expired or revoked")
+    }
+
     pub(crate) fn forbidden(token: &Token, needed: TokenRole) -> Self {
         let detail = format!(
             "this needs the role {}, and `{}` is {}",

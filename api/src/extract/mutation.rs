@@ -15,6 +15,7 @@ use crate::extract::Query;
 #[derive(Clone, Debug)]
 pub(crate) struct Mutation {
     who: String,
+    token: [u8; 32],
     key: Option<String>,
     trace_parent: Option<String>,
     deadline_seconds: Option<i32>,
@@ -32,13 +33,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Mutation {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Query(Deadline { deadline_seconds }) = Query::from_request_parts(parts, state).await?;
-        let who = auth::token(parts)?.name.clone();
+        let bearer = auth::bearer(parts)?;
         let path = parts
             .extensions
             .get::<OriginalUri>()
             .map_or_else(|| parts.uri.path(), |uri| uri.0.path());
         Ok(Self {
-            who,
+            who: bearer.token.name.clone(),
+            token: bearer.sha256,
             key: idempotency_key(&parts.headers)?,
             trace_parent: trace_parent(&parts.headers),
             // Another deadline is another request.
@@ -68,6 +70,7 @@ impl Mutation {
         });
         Asker {
             name: self.who,
+            token: Some(self.token),
             idempotency,
             trace_parent: self.trace_parent,
             deadline_seconds: self.deadline_seconds,

@@ -170,7 +170,8 @@ fn text(item: Item, marks: bool) -> Bytes {
             }
         }
         Item::Gap(gap) if marks => line(gap.mark().as_bytes()),
-        Item::Gap(_) | Item::End(_) => {}
+        Item::Truncated(start) if marks => line(start.mark().as_bytes()),
+        Item::Gap(_) | Item::Truncated(_) | Item::End(_) => {}
     }
     bytes.into()
 }
@@ -190,6 +191,7 @@ fn ndjson(item: Item) -> Bytes {
             })
             .collect(),
         Item::Gap(gap) => json_line(&gap).into(),
+        Item::Truncated(start) => json_line(&start).into(),
         Item::End(end) => json_line(&Ended { end }).into(),
     }
 }
@@ -219,6 +221,7 @@ fn events(item: Item) -> Vec<Event> {
             })
             .collect(),
         Item::Gap(gap) => vec![event("gap", None, json(serde_json::to_string(&gap)))],
+        Item::Truncated(start) => vec![event("truncated", None, json(serde_json::to_string(&start)))],
         Item::End(end) => vec![event("end", None, json(serde_json::to_string(&end)))],
     }
 }

@@ -6,12 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use octopus_shared::db::view::{LogChunk, LogStreamView};
-use octopus_shared::log::{self, Cursor, lines};
+use octopus_shared::log::{self, Cursor};
 use octopus_shared::process::ProcessState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::filter::Filter;
+use super::truncated::TruncatedStart;
 
 /// One printed line. `line` when it is UTF-8, else `line_base64`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -71,11 +72,11 @@ impl Gap {
                 |nanos| DateTime::from_timestamp_nanos(nanos).to_rfc3339_opts(SecondsFormat::Nanos, true),
             )
         };
-        let bytes = self
-            .gap
-            .bytes
-            .map(|bytes| format!(", {bytes} bytes"))
-            .unwrap_or_default();
+        let bytes = match (self.gap.bytes, self.gap.estimated_bytes) {
+            (Some(bytes), _) => format!(", {bytes} bytes"),
+            (None, Some(bytes)) => format!(", about {bytes} bytes"),
+            (None, None) => String::new(),
+        };
         format!(
             "--- octopus: lines are or may be missing ({}{bytes}) between {} and {} ---",
             self.gap.reason,
@@ -109,6 +110,8 @@ pub(crate) enum Item {
     Lines(Lines),
     /// A hole behind the last line.
     Gap(Gap),
+    /// What was dropped before the next line.
+    Truncated(TruncatedStart),
     /// Nothing comes after it.
     End(End),
 }
@@ -116,7 +119,7 @@ pub(crate) enum Item {
 /// Lines of one chunk: those that are wanted, between two of its lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Lines {
-    pub(crate) chunk: LogChunk,
+    pub(crate) chunk: Arc<LogChunk>,
     /// How many of its lines were sent before.
     pub(crate) from: usize,
     /// How many to send up to.
@@ -149,12 +152,14 @@ impl Lines {
                 return (found, printed.index + 1);
             }
         }
-        (found, lines(&self.chunk.data).count().min(self.until))
+        (found, self.chunk.text.count().min(self.until))
     }
 
     fn printed(&self) -> impl Iterator<Item = Printed<'_>> {
         let wants_chunk = self.filter.wants_chunk(&self.chunk);
-        lines(&self.chunk.data)
+        self.chunk
+            .text
+            .lines()
             .enumerate()
             .take(self.until)
             .skip(self.from)
@@ -177,7 +182,7 @@ impl Lines {
             return entries;
         }
         let mut before = None;
-        for (index, line) in lines(&self.chunk.data).enumerate().take(self.until) {
+        for (index, line) in self.chunk.text.lines().enumerate().take(self.until) {
             let time = line.at.timestamp_nanos_opt();
             let is_first = time != before;
             before = time;
@@ -221,9 +226,6 @@ impl Lines {
 
     /// The place after so many lines of the chunk.
     pub(crate) fn place(&self, lines: usize) -> Cursor {
-        Cursor {
-            seq: self.chunk.seq,
-            line: i32::try_from(lines).unwrap_or(i32::MAX),
-        }
+        self.chunk.span.place(lines)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use octopus_shared::db::view::{self, LogChunk};
-use octopus_shared::log::{Cursor, lines};
+use octopus_shared::log::Cursor;
 use sqlx::PgPool;
 use uuid::Uuid;
 
@@ -70,11 +70,10 @@ pub(super) async fn forward(
             place = end;
         }
         for chunk in chunks {
-            budget.take(chunk.data.len());
-            let from = if chunk.seq == place.seq { at(place) } else { 0 };
-            let until = if chunk.seq == end.seq { at(end) } else { usize::MAX };
+            budget.take(chunk.text.size());
+            let (from, until) = (chunk.span.index(place), chunk.span.index(end));
             let lines = Lines {
-                chunk,
+                chunk: Arc::new(chunk),
                 from,
                 until,
                 filter: filter.clone(),
@@ -82,7 +81,7 @@ pub(super) async fn forward(
             let (count, stopped) = lines.count(left);
             left -= count;
             place = lines.place(stopped);
-            bytes += if count > 0 { lines.chunk.data.len() } else { 0 };
+            bytes += if count > 0 { lines.chunk.text.size() } else { 0 };
             // A chunk without a line that is wanted may have a hole that is to be shown.
             found.push(Lines {
                 until: stopped,
@@ -113,37 +112,40 @@ pub(super) async fn tail(
     filter: &Arc<Filter>,
 ) -> Result<Cursor, sqlx::Error> {
     let mut budget = Budget::new();
-    let (mut before, mut left) = (end.seq + 1, tail);
+    let (mut until, mut left) = (end, tail);
     if tail == 0 {
         return Ok(end);
     }
     loop {
-        let chunks = view::chunks_before(pool, process, before, &filter.chunks, PAGE).await?;
+        let chunks = view::chunks_before(pool, process, until.seq.saturating_add(1), &filter.chunks, PAGE).await?;
         if chunks.is_empty() {
             return Ok(Cursor::default());
         }
         for chunk in chunks {
-            budget.take(chunk.data.len());
-            before = chunk.seq;
-            match start_of_last(&chunk, &mut left, filter) {
-                Some(line) => return Ok(Cursor { seq: before, line }),
-                None if budget.is_spent() => return Ok(Cursor { seq: before, line: 0 }),
-                None => {}
+            budget.take(chunk.text.size());
+            let found = start_of_last(&chunk, chunk.span.index(until), &mut left, filter);
+            if let Some(line) = found.or(budget.is_spent().then_some(0)) {
+                return Ok(chunk.span.place(line));
             }
+            // Not the chunk's number: meanwhile it may be one with those before it.
+            until = Cursor {
+                seq: chunk.span.first_seq() - 1,
+                line: i32::MAX,
+            };
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// Where the last `left` lines of a chunk that are wanted begin; else `left` less those that are.
-fn start_of_last(chunk: &LogChunk, left: &mut usize, filter: &Filter) -> Option<i32> {
-    let wanted: Vec<usize> = lines(&chunk.data)
-        .enumerate()
+/// Where the last `left` of the first `until` lines of a chunk that are wanted begin; else `left` less those that are.
+fn start_of_last(chunk: &LogChunk, until: usize, left: &mut usize, filter: &Filter) -> Option<usize> {
+    let wanted: Vec<usize> = (0..until)
+        .zip(chunk.text.lines())
         .filter(|(_, line)| filter.wants(line))
         .map(|(index, _)| index)
         .collect();
     match wanted.len().checked_sub(*left) {
-        Some(skipped) => wanted.get(skipped).and_then(|index| i32::try_from(*index).ok()),
+        Some(skipped) => wanted.get(skipped).copied(),
         None => {
             *left -= wanted.len();
             None
@@ -151,14 +153,10 @@ fn start_of_last(chunk: &LogChunk, left: &mut usize, filter: &Filter) -> Option<
     }
 }
 
-fn at(place: Cursor) -> usize {
-    usize::try_from(place.line).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use octopus_shared::db::view::ChunkFilter;
-    use octopus_shared::log::push_line;
+    use octopus_shared::log::{Span, Text, push_line};
 
     use super::*;
 
@@ -186,19 +184,26 @@ mod tests {
                 push_line(&mut data, chrono::DateTime::from_timestamp_nanos(1), content.as_bytes());
             }
             LogChunk {
-                seq: 1,
+                span: Span {
+                    seq: 1,
+                    lines: i32::try_from(contents.len()).unwrap(),
+                    parts: None,
+                },
                 pod_uid: String::new(),
                 container: String::new(),
                 restart: 0,
                 attempt: 1,
-                data,
+                text: Text::plain(data),
                 gaps: serde_json::json!([]),
             }
         };
         let mut left = 3;
-        assert_eq!(start_of_last(&chunk(&["x", "a", "x", "b"]), &mut left, &filter), None);
+        assert_eq!(
+            start_of_last(&chunk(&["x", "a", "x", "b"]), 9, &mut left, &filter),
+            None
+        );
         assert_eq!(left, 1);
-        assert_eq!(start_of_last(&chunk(&["a"]), &mut left, &filter), None);
-        assert_eq!(start_of_last(&chunk(&["x", "x", "a"]), &mut left, &filter), Some(1));
+        assert_eq!(start_of_last(&chunk(&["a"]), 9, &mut left, &filter), None);
+        assert_eq!(start_of_last(&chunk(&["x", "x", "a"]), 9, &mut left, &filter), Some(1));
     }
 }

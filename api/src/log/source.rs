@@ -3,21 +3,22 @@
 use std::sync::Arc;
 
 use octopus_shared::db::view::{self, LogChunk};
-use octopus_shared::log::{Cursor, lines};
-use sqlx::PgPool;
+use octopus_shared::log::Cursor;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::filter::Filter;
+use super::followed::{Ending, Next};
 use super::format::Stop;
-use super::line::{End, Gap, Item, Lines};
+use super::kept::kept;
+use super::line::{Gap, Item, Lines};
 use super::search;
-use crate::changes::Waiter;
+use super::truncated::Read;
 use crate::metrics::OpenStream;
 use crate::state::App;
 
 /// Chunks are up to 64 KiB or so: a page is what one reader holds in memory.
-const PAGE: i64 = 32;
+pub(super) const PAGE: i64 = 8;
 
 /// Which lines are asked for.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct Selection {
 pub(crate) struct Source {
     process: Uuid,
     place: Cursor,
+    /// The place is the end of a chunk that was sent.
+    sent: bool,
     /// Where to stop. None: at the end of the log, when nothing can come any more.
     until: Option<Cursor>,
     /// Whether the lines reach up to the end of what is stored.
@@ -48,17 +51,20 @@ pub(crate) struct Source {
     /// What a search found: all that is sent, then.
     found: Option<Vec<Lines>>,
     filter: Arc<Filter>,
-    waiter: Waiter,
+    /// Nothing could come any more before the lines were looked for.
+    ended: bool,
 }
+
+/// Items on their way to a reader.
+type Sender = mpsc::Sender<Result<Item, sqlx::Error>>;
 
 impl Source {
     /// Finds the lines. None: there is no such process.
     pub(crate) async fn find(app: &App, process: Uuid, wanted: Selection) -> Result<Option<Self>, sqlx::Error> {
-        // Interest is registered before the first look, so that nothing that is stored in between is missed.
-        let waiter = app.changes.subscribe();
-        if view::log_progress(&app.pool, process).await?.is_none() {
+        // Asked before the lines are looked for: what is printed last is found after it was known to be the last.
+        let Some(progress) = view::log_progress(&app.pool, process).await? else {
             return Ok(None);
-        }
+        };
         let mut end = view::log_end(&app.pool, process).await?;
         let kept = if end == Cursor::default() {
             kept(&app.pool, process).await?
@@ -67,10 +73,7 @@ impl Source {
         };
         let mut place = wanted.after.unwrap_or_default();
         if let Some(chunk) = &kept {
-            end = Cursor {
-                seq: 0,
-                line: i32::try_from(lines(&chunk.data).count()).unwrap_or(i32::MAX),
-            };
+            end = chunk.span.end();
         }
         let filter = wanted.filter;
         if let Some(count) = wanted.tail {
@@ -84,12 +87,13 @@ impl Source {
         let mut source = Self {
             process,
             place,
+            sent: false,
             until: None,
             reaches_end: true,
             kept,
             found: None,
             filter,
-            waiter,
+            ended: progress.has_ended(),
         };
         if !wanted.follow && !source.filter.is_all() {
             source.search(app, end, wanted.limit).await?;
@@ -115,10 +119,10 @@ impl Source {
         let found = match self.kept.take() {
             Some(chunk) => {
                 let lines = Lines {
-                    from: as_usize(self.place.line.into()),
+                    from: chunk.span.index(self.place),
                     until: usize::MAX,
                     filter: self.filter.clone(),
-                    chunk,
+                    chunk: Arc::new(chunk),
                 };
                 let (_, stopped) = lines.count(limit);
                 let place = lines.place(stopped);
@@ -162,71 +166,129 @@ impl Source {
         receiver
     }
 
-    async fn send_all(
-        mut self,
-        app: &App,
-        sender: &mpsc::Sender<Result<Item, sqlx::Error>>,
-    ) -> Result<(), sqlx::Error> {
-        loop {
-            // Asked before the lines are read: what is printed last is read after it was known to be the last.
-            let Some(progress) = view::log_progress(&app.pool, self.process).await? else {
+    async fn send_all(mut self, app: &App, sender: &Sender) -> Result<(), sqlx::Error> {
+        if self.until.is_none() {
+            return self.follow(app, sender).await;
+        }
+        while let Some(items) = self.next_page(app).await? {
+            if !send(items, sender).await {
                 return Ok(());
-            };
-            let ended = progress.gone && progress.open_streams == 0;
-            while let Some(items) = self.next_page(app).await? {
-                for item in items {
-                    if sender.send(Ok(item)).await.is_err() {
-                        return Ok(());
+            }
+        }
+        if !self.reaches_end {
+            return Ok(());
+        }
+        let mut items = self.truncated(app, None).await?;
+        if self.ended {
+            items.extend(Ending::of(app, self.process).await?.items());
+        } else {
+            let streams = view::log_streams(&app.pool, self.process).await?;
+            items.extend(streams.iter().flat_map(Gap::at_end_of).map(Item::Gap));
+        }
+        send(items, sender).await;
+        Ok(())
+    }
+
+    /// Sends what is stored, then what is stored next, until nothing can come any more.
+    async fn follow(mut self, app: &App, sender: &Sender) -> Result<(), sqlx::Error> {
+        let mut seen = app.followed.join(app, self.process);
+        if let Some(chunk) = self.kept.take()
+            && !send(vec![self.take(Arc::new(chunk))], sender).await
+        {
+            return Ok(());
+        }
+        loop {
+            let next = seen.borrow_and_update().after(self.place);
+            let chunks = match next {
+                Next::Send(chunks) => chunks,
+                Next::Read(up_to) => {
+                    let filter = &self.filter.chunks;
+                    let chunks = view::chunks(&app.pool, self.process, self.place, i64::MAX, filter, PAGE).await?;
+                    if chunks.is_empty() {
+                        let dropped = self.truncated(app, None).await?;
+                        if !send(dropped, sender).await {
+                            return Ok(());
+                        }
+                        (self.place, self.sent) = (up_to, true);
                     }
+                    chunks.into_iter().map(Arc::new).collect()
                 }
-            }
-            if ended || self.until.is_some() {
-                return self.send_end(app, ended, sender).await;
-            }
-            tokio::select! {
-                _ = self.waiter.changed(Some(self.process)) => {}
-                () = sender.closed() => return Ok(()),
-                () = app.stopping.cancelled() => return Ok(()),
+                Next::End(ending) => {
+                    let mut items = self.truncated(app, None).await?;
+                    items.extend(ending.items());
+                    send(items, sender).await;
+                    return Ok(());
+                }
+                Next::Wait => {
+                    tokio::select! {
+                        changed = seen.changed() => if changed.is_err() { return Ok(()) },
+                        () = sender.closed() => return Ok(()),
+                        () = app.stopping.cancelled() => return Ok(()),
+                    }
+                    continue;
+                }
+            };
+            for chunk in chunks {
+                let mut items = self.truncated(app, Some(&chunk)).await?;
+                self.sent = true;
+                items.push(self.take(chunk));
+                if !send(items, sender).await {
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// The next chunks. None: there are no more at the moment.
+    /// The next chunks up to the end of the answer. None: there are no more.
     async fn next_page(&mut self, app: &App) -> Result<Option<Vec<Item>>, sqlx::Error> {
         if let Some(found) = &mut self.found {
             let found = std::mem::take(found);
-            return Ok((!found.is_empty()).then(|| found.into_iter().map(Item::Lines).collect()));
+            let Some(first) = found.first() else { return Ok(None) };
+            let mut items = self.truncated(app, Some(&first.chunk)).await?;
+            self.sent = true;
+            items.extend(found.into_iter().map(Item::Lines));
+            return Ok(Some(items));
         }
-        if self.until.is_some_and(|until| self.place >= until) {
+        let Some(until) = self.until.filter(|until| self.place < *until) else {
             return Ok(None);
-        }
-        let until = self.until.map_or(i64::MAX, |until| until.seq);
+        };
         let chunks = match self.kept.take() {
             Some(chunk) => vec![chunk],
-            None => view::chunks(&app.pool, self.process, self.place, until, &self.filter.chunks, PAGE).await?,
+            None => {
+                view::chunks(
+                    &app.pool,
+                    self.process,
+                    self.place,
+                    until.seq,
+                    &self.filter.chunks,
+                    PAGE,
+                )
+                .await?
+            }
         };
-        if chunks.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(chunks.into_iter().map(|chunk| self.take(chunk)).collect()))
+        let Some(first) = chunks.first() else { return Ok(None) };
+        let mut items = self.truncated(app, Some(first)).await?;
+        self.sent = true;
+        items.extend(chunks.into_iter().map(|chunk| self.take(Arc::new(chunk))));
+        Ok(Some(items))
+    }
+
+    /// What was dropped before the chunk that comes next.
+    async fn truncated(&self, app: &App, next: Option<&LogChunk>) -> Result<Vec<Item>, sqlx::Error> {
+        let read = if self.sent {
+            Read::Chunk(self.place)
+        } else {
+            Read::Named(self.place)
+        };
+        let dropped = read.until(&app.pool, self.process, next, &self.filter).await?;
+        Ok(dropped.into_iter().map(Item::Truncated).collect())
     }
 
     /// The part of a chunk that was asked for and not sent yet.
-    fn take(&mut self, chunk: LogChunk) -> Item {
-        let lines = |at: Cursor| as_usize(at.line.into());
-        let from = if chunk.seq == self.place.seq {
-            lines(self.place)
-        } else {
-            0
-        };
-        let until = self
-            .until
-            .filter(|until| until.seq == chunk.seq)
-            .map_or(usize::MAX, lines);
-        self.place = Cursor {
-            seq: chunk.seq,
-            line: i32::MAX,
-        };
+    fn take(&mut self, chunk: Arc<LogChunk>) -> Item {
+        let from = chunk.span.index(self.place);
+        let until = self.until.map_or(usize::MAX, |until| chunk.span.index(until));
+        self.place = chunk.span.end();
         Item::Lines(Lines {
             chunk,
             from,
@@ -234,66 +296,31 @@ impl Source {
             filter: self.filter.clone(),
         })
     }
+}
 
-    async fn send_end(
-        &self,
-        app: &App,
-        ended: bool,
-        sender: &mpsc::Sender<Result<Item, sqlx::Error>>,
-    ) -> Result<(), sqlx::Error> {
-        if !self.reaches_end {
-            return Ok(());
+/// False: the reader is gone.
+async fn send(items: Vec<Item>, sender: &Sender) -> bool {
+    for item in items {
+        if sender.send(Ok(item)).await.is_err() {
+            return false;
         }
-        let streams = view::log_streams(&app.pool, self.process).await?;
-        let mut items: Vec<Item> = streams.iter().flat_map(Gap::at_end_of).map(Item::Gap).collect();
-        if let Some(process) = view::process(&app.pool, self.process).await?.filter(|_| ended) {
-            let complete = streams.iter().all(|stream| stream.seal.as_deref() == Some("complete"));
-            items.push(Item::End(End {
-                state: process.summary.state,
-                complete,
-                streams,
-            }));
-        }
-        for item in items {
-            if sender.send(Ok(item)).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
     }
+    true
 }
 
 /// The place before the last lines of the end of a log that are wanted.
 fn tail_of(chunk: &LogChunk, filter: &Filter, count: i64) -> Cursor {
-    let wanted: Vec<usize> = lines(&chunk.data)
-        .enumerate()
+    let wanted: Vec<usize> = (0..)
+        .zip(chunk.text.lines())
         .filter(|(_, line)| filter.wants(line))
         .map(|(index, _)| index)
         .collect();
-    let line = match wanted.len().saturating_sub(as_usize(count)) {
-        skipped if skipped < wanted.len() => wanted[skipped],
-        _ => lines(&chunk.data).count(),
-    };
-    Cursor {
-        seq: 0,
-        line: i32::try_from(line).unwrap_or(i32::MAX),
-    }
+    let skipped = wanted.len().saturating_sub(as_usize(count));
+    chunk
+        .span
+        .place(wanted.get(skipped).copied().unwrap_or(chunk.text.count()))
 }
 
 fn as_usize(count: i64) -> usize {
     usize::try_from(count).unwrap_or_default()
-}
-
-/// The end of the log as a chunk before all others.
-pub(super) async fn kept(pool: &PgPool, process: Uuid) -> Result<Option<LogChunk>, sqlx::Error> {
-    let data = view::kept(pool, process).await?;
-    Ok(data.map(|data| LogChunk {
-        seq: 0,
-        pod_uid: String::new(),
-        container: String::new(),
-        restart: 0,
-        attempt: 1,
-        data,
-        gaps: serde_json::json!([]),
-    }))
 }

@@ -18,8 +18,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::filter::Filter;
+use super::kept::kept;
 use super::line::{Entry, Gap, Line, Lines};
-use super::source::kept;
+use super::truncated::{Read, TruncatedStart};
 
 /// Chunks that are read at once.
 const PAGE: i64 = 16;
@@ -54,8 +55,8 @@ impl FromStr for Place {
     }
 }
 
-/// One thing that happened. Just one of `event`, `line` and `gap` is there.
-#[derive(Debug, Serialize, ToSchema)]
+/// One thing that happened. Just one of `event`, `line`, `gap` and `truncated` is there.
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Told {
     /// The place after it: `after` of a reader that goes on.
     cursor: String,
@@ -68,6 +69,9 @@ pub(crate) struct Told {
     /// A known hole before the next line of its container.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap: Option<Gap>,
+    /// What was dropped of the beginning of the log of a container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<TruncatedStart>,
     #[serde(skip)]
     content: Vec<u8>,
 }
@@ -90,6 +94,9 @@ impl Told {
         }
         if let Some(gap) = &self.gap {
             text.extend_from_slice(gap.mark().as_bytes());
+        }
+        if let Some(start) = &self.truncated {
+            text.extend_from_slice(start.mark().as_bytes());
         }
         text
     }
@@ -127,16 +134,14 @@ impl Page {
             self.push(Told {
                 cursor: self.place.to_string(),
                 event: Some(event),
-                line: None,
-                gap: None,
-                content: Vec::new(),
+                ..Told::default()
             });
         }
         self.is_full()
     }
 
     /// The lines of a chunk, with the transitions before each. True: the page is full.
-    fn lines(&mut self, events: &mut VecDeque<EventView>, lines: &Lines) -> bool {
+    fn lines(&mut self, events: &mut VecDeque<EventView>, lines: &Lines, mut dropped: Vec<TruncatedStart>) -> bool {
         let mut gaps = Vec::new();
         for entry in lines.entries() {
             let printed = match entry {
@@ -149,13 +154,18 @@ impl Page {
             if self.events_until(events, Some(printed.line.at)) {
                 return true;
             }
+            for start in dropped.drain(..) {
+                self.push(Told {
+                    cursor: self.place.to_string(),
+                    truncated: Some(start),
+                    ..Told::default()
+                });
+            }
             for gap in gaps.drain(..) {
                 self.push(Told {
                     cursor: self.place.to_string(),
-                    event: None,
-                    line: None,
                     gap: Some(gap),
-                    content: Vec::new(),
+                    ..Told::default()
                 });
             }
             self.place.log = lines.place(printed.index + 1);
@@ -163,10 +173,9 @@ impl Page {
             self.bytes += printed.line.content.len();
             self.push(Told {
                 cursor: self.place.to_string(),
-                event: None,
                 line: Some(lines.describe(&printed)),
-                gap: None,
                 content: printed.line.content.to_vec(),
+                ..Told::default()
             });
             if self.is_full() {
                 return true;
@@ -203,14 +212,19 @@ pub(crate) async fn page(pool: &PgPool, process: Uuid, from: Place, limit: i64) 
         };
         for chunk in chunks {
             let place = page.place.log;
-            let from = if chunk.seq == place.seq { place.line } else { 0 };
+            let read = if place == from.log {
+                Read::Named(place)
+            } else {
+                Read::Chunk(place)
+            };
+            let dropped = read.until(pool, process, Some(&chunk), &filter).await?;
             let lines = Lines {
-                chunk,
-                from: usize::try_from(from).unwrap_or_default(),
+                from: chunk.span.index(place),
                 until: usize::MAX,
+                chunk: Arc::new(chunk),
                 filter: filter.clone(),
             };
-            if page.lines(&mut events, &lines) {
+            if page.lines(&mut events, &lines, dropped) {
                 page.more = true;
                 return Ok(page);
             }

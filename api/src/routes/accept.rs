@@ -5,8 +5,8 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use octopus_shared::command::Request;
-use octopus_shared::db::enqueue::{Asker, enqueue};
-use octopus_shared::db::view::{self, CommandView, ProcessView};
+use octopus_shared::db::enqueue::{self, Asker};
+use octopus_shared::db::view::{CommandView, ProcessView};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -29,18 +29,16 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Stores a request, announces it, and answers with the command as it stands.
 pub(super) async fn accept(app: &App, request: &Request, asker: &Asker) -> Result<Response, Problem> {
-    let accepted = enqueue(&app.pool, request, asker).await?;
-    let command = view::command(&app.pool, accepted.command).await?;
-    let command = command.ok_or_else(|| Problem::internal("a stored command cannot be read"))?;
-    if !accepted.replayed {
+    let enqueue::Accepted {
+        command,
+        process,
+        replayed,
+    } = enqueue::enqueue(&app.pool, request, asker).await?;
+    if !replayed {
         metrics::counter!("octopus_api_commands_enqueued_total", "kind" => command.kind.clone()).increment(1);
         tracing::info!(command.id = %command.id, command.kind, command.cluster, who = asker.name, "stored");
     }
     app.announcer.stored(&command);
-    let process = match (request, command.process_id) {
-        (Request::StartProcess { .. }, Some(id)) => view::process(&app.pool, id).await?,
-        _ => None,
-    };
     let location = format!("/api/v1/commands/{}", command.id);
     let mut response = (
         StatusCode::ACCEPTED,
@@ -48,7 +46,7 @@ pub(super) async fn accept(app: &App, request: &Request, asker: &Asker) -> Resul
         Json(Accepted { command, process }),
     )
         .into_response();
-    if accepted.replayed {
+    if replayed {
         response
             .headers_mut()
             .insert(REPLAYED, axum::http::HeaderValue::from_static("true"));

@@ -54,9 +54,10 @@ pub(super) struct Wanted {
 ///
 /// By `Accept`: `text/plain`, the bytes as they were printed; `application/x-ndjson`, an object a line; or
 /// `text/event-stream`, `event: line` with the cursor as `id`, resumed by `Last-Event-ID` without losing or repeating a
-/// line. NDJSON and events have the known holes where they are (`gap`; the line after one may be `partial`) and, once nothing
-/// can come any more, the `end` with the seals of all streams. The header `Octopus-Cursor` is the place after the last line of
-/// an answer that does not follow, and `Octopus-More` says whether there is more after it.
+/// line. NDJSON and events have the known holes where they are (`gap`; the line after one may be `partial`), what was dropped of a
+/// log that was longer than it may be before the first line that is left (`truncated`) and, once nothing can come any more, the
+/// `end` with the seals of all streams. The header `Octopus-Cursor` is the place after the last line of an answer that does not
+/// follow, and `Octopus-More` says whether there is more after it.
 ///
 /// `tail` and `limit` count the lines that `since`, `until`, `container`, `grep` and `regex` leave. An answer that does not
 /// follow looks at up to 256 MiB of the log for them, for up to 5 s: then `Octopus-More` is true, and `after` with the cursor

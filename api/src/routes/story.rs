@@ -35,7 +35,7 @@ fn default_limit() -> i64 {
 /// Read what happened to a process and what it printed
 ///
 /// Transitions and printed lines, merged in order of time: a transition comes before the first line that the node did not
-/// receive earlier. By `Accept`: `application/x-ndjson`, an object a line with `event`, `line` or `gap`; or `text/plain`,
+/// receive earlier. By `Accept`: `application/x-ndjson`, an object a line with `event`, `line`, `gap` or `truncated`; or `text/plain`,
 /// where `===` marks a transition. The header `Octopus-Cursor` is `after` of the next part, and `Octopus-More` says whether
 /// there is or may be one.
 #[utoipa::path(

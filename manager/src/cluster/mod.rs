@@ -1,6 +1,7 @@
 //! The cluster: the only place that speaks with its API server. Every call has a time limit, every write names what it is
 //! about by uid, and 404 on a deletion means done.
 
+mod clients;
 pub mod expose;
 pub(crate) mod found;
 pub mod gpu;
@@ -12,6 +13,7 @@ pub mod policy;
 mod replace;
 pub mod state;
 pub mod token;
+pub mod warning;
 pub mod wheel;
 pub mod why;
 
@@ -20,6 +22,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -27,16 +31,21 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessR
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::version::Info;
+use kube::Resource;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
-use kube::{Client, Resource};
 use octopus_shared::access::Expose;
 use octopus_shared::db::report::ProcessRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::interval;
 use uuid::Uuid;
 
+use crate::cluster::clients::Clients;
 use crate::cluster::object::Surroundings;
+use crate::cluster::patience::reading;
 use crate::cluster::token::{Bearer, Found};
 use crate::config::Config;
 
@@ -44,8 +53,9 @@ use crate::config::Config;
 const CALL_LIMIT: Duration = Duration::from_secs(20);
 /// Nothing is cheaper to answer than the version: who takes longer is away.
 const PING_LIMIT: Duration = Duration::from_secs(5);
-/// A watch is ended by the API server before it could be silent for so long.
-const WATCH_SILENCE: Duration = Duration::from_secs(75);
+/// While it is away another ping is sent beside the last one this often, each over a connection of its own: the first that is
+/// answered is enough.
+const PING_AGAIN: Duration = Duration::from_secs(1);
 const PAGE: u32 = 250;
 
 /// Why a call failed.
@@ -101,9 +111,7 @@ impl From<kube::Error> for ClusterError {
 /// One function namespace of one cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    client: Client,
-    /// For watches: a connection that has died without a word ends.
-    watching: Client,
+    clients: Clients,
     /// The token that its requests carry.
     pub bearer: Bearer,
     /// The token that the kubeconfig gave at first.
@@ -141,10 +149,8 @@ impl Cluster {
         let unusable = |error: kube::Error| {
             ClusterError::Kubeconfig(format!("KUBECONFIG {}: {error}", config.kubeconfig.display()))
         };
-        let client = token::client(settings.clone(), &bearer).map_err(unusable)?;
-        settings.read_timeout = Some(WATCH_SILENCE);
-        let watching = token::client(settings, &bearer).map_err(unusable)?;
-        let version = limited(client.apiserver_version()).await?;
+        let clients = Clients::new(settings, &bearer).map_err(unusable)?;
+        let version = limited(clients.calling().apiserver_version()).await?;
         let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap_or_default();
         let around = Surroundings {
             installation,
@@ -167,8 +173,7 @@ impl Cluster {
             },
         };
         Ok(Self {
-            client,
-            watching,
+            clients,
             bearer,
             found,
             namespace: config.namespace.clone(),
@@ -184,7 +189,7 @@ impl Cluster {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.clients.calling(), &self.namespace)
     }
 
     /// The same, to be watched by calls that the API server ends within a minute.
@@ -192,12 +197,12 @@ impl Cluster {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.watching.clone(), &self.namespace)
+        Api::namespaced(self.clients.watching(), &self.namespace)
     }
 
     /// Pods of another namespace: that of the builds.
     pub fn pods_of(&self, namespace: &str) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), namespace)
+        Api::namespaced(self.clients.calling(), namespace)
     }
 
     /// A fresh token for an account: the manager's own is the only one that it may ask for.
@@ -205,7 +210,7 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`].
     pub async fn renew_token(&self, namespace: &str, account: &str, seconds: u32) -> Result<String, ClusterError> {
-        request_token(&Api::namespaced(self.client.clone(), namespace), account, seconds).await
+        request_token(&Api::namespaced(self.clients.calling(), namespace), account, seconds).await
     }
 
     /// The API server's version: whether it answers.
@@ -213,14 +218,48 @@ impl Cluster {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<String, ClusterError> {
-        let asked = limited(self.client.apiserver_version());
+        // Alone: beside others it would not be seen that its connection has died.
+        self.pinged(limited(self.clients.calling().apiserver_version())).await
+    }
+
+    /// The same, of an API server that did not answer the last time.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping_again(&self) -> Result<String, ClusterError> {
+        let client = self.clients.calling();
+        let first = async {
+            let (mut asked, mut again) = (FuturesUnordered::new(), interval(PING_AGAIN));
+            loop {
+                tokio::select! {
+                    _ = again.tick() => asked.push(limited(client.apiserver_version())),
+                    Some(answer) = asked.next() => return answer,
+                }
+            }
+        };
+        self.pinged(first).await
+    }
+
+    async fn pinged(&self, asked: impl Future<Output = Result<Info, ClusterError>>) -> Result<String, ClusterError> {
         match tokio::time::timeout(PING_LIMIT, asked).await {
-            Ok(version) => Ok(version?.git_version),
-            Err(_) => Err(ClusterError::Away(format!(
-                "no answer within {} s",
-                PING_LIMIT.as_secs()
-            ))),
+            Ok(answer) => {
+                let version = answer?.git_version;
+                self.clients.answered();
+                Ok(version)
+            }
+            Err(_) => {
+                self.clients.silent();
+                Err(ClusterError::Away(format!(
+                    "no answer within {} s",
+                    PING_LIMIT.as_secs()
+                )))
+            }
         }
+    }
+
+    /// Changes when the API server is back from a silence: what was asked before is never answered.
+    pub fn revived(&self) -> watch::Receiver<u64> {
+        self.clients.revived()
     }
 
     /// The API server's clock, to the second.
@@ -231,7 +270,7 @@ impl Cluster {
         let asked = http::Request::get("/version")
             .body(kube::client::Body::empty())
             .map_err(|error| ClusterError::Away(error.to_string()))?;
-        let answer = limited(self.client.send(asked)).await?;
+        let answer = limited(self.clients.calling().send(asked)).await?;
         let date = answer.headers().get(http::header::DATE);
         date.and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok())
             .map(|date| date.to_utc())
@@ -250,7 +289,7 @@ impl Cluster {
             },
             ..SelfSubjectAccessReview::default()
         };
-        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.clients.calling());
         let answer = limited(reviews.create(&PostParams::default(), &review)).await?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
@@ -274,7 +313,8 @@ impl Cluster {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
         let name = wanted.meta().name.clone().unwrap_or_default();
-        let found = limited(self.api::<K>().get_opt(&name)).await?;
+        let api = self.api::<K>();
+        let found = reading(|| api.get_opt(&name)).await?;
         let found =
             found.ok_or_else(|| ClusterError::Away(format!("{name} exists and does not: it is being deleted")))?;
         if found.meta().deletion_timestamp.is_some() {
@@ -304,7 +344,7 @@ impl Cluster {
         let mut parameters = ListParams::default().labels(selector).limit(PAGE);
         let mut objects = Vec::new();
         loop {
-            let page = limited(api.list(&parameters)).await?;
+            let page = reading(|| api.list(&parameters)).await?;
             objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
@@ -318,7 +358,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`].
     pub async fn pod(&self, name: &str, uid: &str) -> Result<Option<Pod>, ClusterError> {
-        let pod = limited(self.api::<Pod>().get_opt(name)).await?;
+        let api = self.api::<Pod>();
+        let pod = reading(|| api.get_opt(name)).await?;
         Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(uid)))
     }
 

@@ -1,7 +1,7 @@
 //! `Retry-After`: an API server that has too much to do says for how long it wants to be left alone, in a header that the
 //! client does not hand on. Here it becomes part of the answer's status, which it does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::BoxError;
 use axum::body::{Body, Bytes, HttpBody};
@@ -10,8 +10,41 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 
+use super::{ClusterError, limited};
+use crate::session::jittered;
+
 /// Longer than this nobody waits, whatever is asked for.
 const LONGEST: Duration = Duration::from_secs(300);
+/// How often a call that only reads is made.
+const READS: usize = 3;
+/// Between two of them, unless more is asked for.
+const PAUSE: Duration = Duration::from_millis(200);
+/// One that took longer than this, or is to wait longer, is not made again: its command is, as a whole.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// A call that only reads, within its time limit. Where it is refused by an API server that has too much to do, it is made
+/// again: a command of many calls would not get through, were it begun anew for each of them. What writes is never repeated so,
+/// since it may have been done.
+pub(super) async fn reading<T, F>(call: impl Fn() -> F) -> Result<T, ClusterError>
+where
+    F: Future<Output = Result<T, kube::Error>>,
+{
+    let mut reads = 1;
+    loop {
+        let started = Instant::now();
+        let answer = limited(call()).await;
+        let pause = match &answer {
+            Err(ClusterError::Away(_)) => PAUSE,
+            Err(ClusterError::Busy { after, .. }) => after.mul_f64(1.25).max(PAUSE),
+            _ => return answer,
+        };
+        if reads == READS || pause > SHORT || started.elapsed() > SHORT {
+            return answer;
+        }
+        reads += 1;
+        tokio::time::sleep(jittered(pause)).await;
+    }
+}
 
 /// How long the API server asked to be left alone.
 pub(super) fn asked(status: &Status) -> Option<Duration> {
@@ -55,7 +88,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::ClusterError;
 
     /// What becomes of an answer on its way through a real client.
     async fn error(status: u16, headers: &[(&'static str, &'static str)], body: &'static str) -> ClusterError {
@@ -72,6 +104,39 @@ mod tests {
         let client = kube::Client::new(answer, "functions");
         let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::default_namespaced(client);
         pods.get("any").await.unwrap_err().into()
+    }
+
+    #[tokio::test]
+    async fn what_only_reads_is_asked_again_and_not_for_long() {
+        let failed = |code: u16, seconds: u32| {
+            let details =
+                (seconds > 0).then(|| serde_json::from_value(serde_json::json!({"retryAfterSeconds": seconds})));
+            let details = details.map(Result::unwrap);
+            kube::Error::Api(Box::new(Status {
+                code,
+                details,
+                ..Status::failure("m", "r")
+            }))
+        };
+        for (name, code, seconds, failures, tried, well) in [
+            ("once", 503, 0, 1, 2, true),
+            ("twice", 504, 0, 2, 3, true),
+            ("too often", 503, 0, 3, 3, false),
+            ("for long", 429, 9, 1, 1, false),
+            ("for good", 403, 0, 1, 1, false),
+        ] {
+            let tries = std::cell::Cell::new(0);
+            let read = reading(|| {
+                tries.set(tries.get() + 1);
+                let answer = if tries.get() > failures {
+                    Ok(())
+                } else {
+                    Err(failed(code, seconds))
+                };
+                async move { answer }
+            });
+            assert_eq!((read.await.is_ok(), tries.get()), (well, tried), "{name}");
+        }
     }
 
     #[tokio::test]

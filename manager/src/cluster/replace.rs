@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use super::patience::reading;
 use super::{Cluster, ClusterError, label, limited};
 
 /// Controllers write the status of an object while it is changed: each time it is read again.
@@ -33,7 +34,7 @@ impl Cluster {
     {
         let api = self.api::<K>();
         for _ in 0..TRIES {
-            let Some(found) = limited(api.get_opt(name)).await? else {
+            let Some(found) = reading(|| api.get_opt(name)).await? else {
                 return Ok(None);
             };
             let metadata = found.meta();

@@ -16,7 +16,8 @@ use super::helper::{Helper, LOOK_EVERY, NotRunning, START_LIMIT, remove, running
 use super::{Cluster, ClusterError, limited};
 use crate::config::Config;
 use crate::image::{
-    AUTHORITIES_PATH, BuildError, BuildFault, BuildLog, MAX_WHEEL_BYTES, PROGRAM_PATH, Wheel, WheelMaker, WheelOrder,
+    AUTHORITIES_PATH, Away, BuildError, BuildFault, BuildLog, MAX_WHEEL_BYTES, PROGRAM_PATH, Part, Wheel, WheelMaker,
+    WheelOrder,
 };
 
 /// Port of the pod's program, on its loopback address.
@@ -105,8 +106,24 @@ fn refused(problem: impl AsRef<str>) -> BuildError {
 fn not_running(why: NotRunning) -> BuildError {
     match why {
         NotRunning::Ended(_) => refused(why.to_string()),
-        NotRunning::Stuck(_) | NotRunning::Deleted | NotRunning::Cluster(_) => away(why),
+        NotRunning::Cluster(error) => of_cluster(error),
+        NotRunning::Stuck(_) | NotRunning::Deleted => away(why),
     }
+}
+
+/// An API server that is away is waited for; one that says no may go on saying it.
+fn of_cluster(error: ClusterError) -> BuildError {
+    let asked = match &error {
+        ClusterError::Away(_) => Duration::ZERO,
+        ClusterError::Busy { after, .. } => *after,
+        _ => return away(error),
+    };
+    let part = Away {
+        part: Part::ApiServer,
+        asked,
+        silent: false,
+    };
+    away(error).for_want_of(part)
 }
 
 /// Creates the pod. One of the same name builds the same thing: another manager's, or that of an earlier try. It is used
@@ -116,9 +133,9 @@ async fn create(pods: &Api<Pod>, wanted: &Pod) -> Result<Pod, BuildError> {
     match limited(pods.create(&PostParams::default(), wanted)).await {
         Ok(pod) => return Ok(pod),
         Err(ClusterError::Refused { code: 409, .. }) => {}
-        Err(error) => return Err(away(error)),
+        Err(error) => return Err(of_cluster(error)),
     }
-    let found = limited(pods.get_opt(&name)).await.map_err(away)?;
+    let found = limited(pods.get_opt(&name)).await.map_err(of_cluster)?;
     let found = found.ok_or_else(|| away("it is being deleted"))?;
     let phase = found.status.as_ref().and_then(|status| status.phase.as_deref());
     if found.metadata.deletion_timestamp.is_none() && matches!(phase, None | Some("Pending" | "Running")) {

@@ -2,7 +2,7 @@
 //! the general reason.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodCondition, PodSpec, PodStatus};
 use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason::{self, Reason};
@@ -53,6 +53,41 @@ pub(super) fn evicted(spec: Option<&PodSpec>, message: &str) -> Reason {
     } else {
         reason::EVICTED
     }
+}
+
+/// Why a pod failed that no container of it ended: its node, or the scheduler in favour of others. The words are those of
+/// kubelets (pkg/kubelet/lifecycle, preemption and nodeshutdown) and of the conditions that Kubernetes has since 1.26.
+pub(super) fn ended_by_node(status: &PodStatus, kubernetes: Option<&str>) -> Option<Reason> {
+    match kubernetes {
+        Some("Preempting") => return Some(reason::PREEMPTED),
+        // Up to 1.21, and since.
+        Some("NodeShutdown" | "Shutdown" | "Terminated") => return Some(reason::NODE_SHUTDOWN),
+        Some("NodeAffinity" | "NodePorts" | "UnexpectedAdmissionError" | "AppArmor" | "TopologyAffinityError") => {
+            return Some(reason::NODE_REFUSED);
+        }
+        Some(lacking) if lacking.starts_with("OutOf") => return Some(reason::NODE_REFUSED),
+        _ => {}
+    }
+    match disruption(status)?.reason.as_deref() {
+        Some("PreemptionByScheduler") => Some(reason::PREEMPTED),
+        Some("DeletionByTaintManager") => Some(reason::NODE_LOST),
+        Some("EvictionByEvictionAPI") => Some(reason::DELETED_BY_OTHER),
+        _ => None,
+    }
+}
+
+/// What Kubernetes says about it.
+pub(super) fn words_of_node(status: &PodStatus) -> String {
+    let message = status.message.clone().filter(|message| !message.is_empty());
+    message
+        .or_else(|| disruption(status)?.message.clone())
+        .or_else(|| status.reason.clone())
+        .unwrap_or_default()
+}
+
+fn disruption(status: &PodStatus) -> Option<&PodCondition> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
 }
 
 /// Why a Deployment has no pod, when it says so: its ReplicaSet is refused one.

@@ -1,6 +1,8 @@
-//! Builds the image of a revision, unless the same input was built before.
+//! Builds the image of a revision, unless the same input was built before. While a registry or the package index is away it
+//! is put off, however long that takes.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use octopus_shared::db::claim::{Claim, Outcome};
@@ -10,9 +12,9 @@ use octopus_shared::reason;
 
 use super::{Ending, Obstacle, subject};
 use crate::context::{Context, LayerRows};
-use crate::image::{BuildError, BuildLog};
+use crate::image::{BuildError, BuildLog, Supplies};
 
-/// A registry or an index that is away is asked again this often.
+/// What may pass and is nobody's absence is tried this often.
 const MAX_ATTEMPTS: i32 = 8;
 /// Bytes of a build log that are kept: the end.
 const MAX_LOG_BYTES: usize = 256 << 10;
@@ -47,10 +49,18 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
             .await?;
             Ok(Ending::SUCCEEDED)
         }
-        Err(error) if error.is_retryable() && claim.attempts < MAX_ATTEMPTS => Ok(Ending::retry(claim, error)),
         Err(error) => {
+            let next = next(&error, claim.attempts, context.builder.supplies());
             let (why, message, remedy) = (error.fault.as_str(), error.to_string(), error.remedy);
-            log.line(&message);
+            if next != Next::Fail {
+                // Shown as long as the build stands still.
+                report::build_stands(&context.pool, claim, revision, (why, &message, &remedy)).await?;
+            }
+            match next {
+                Next::PutOff(delay) => return Ok(Ending::wait(delay, message)),
+                Next::Retry => return Ok(Ending::retry(claim, message)),
+                Next::Fail => log.line(&message),
+            }
             report::build_failed(&context.pool, claim, revision, (why, &message, &remedy), &log.text()).await?;
             Ok(Ending::Done(Outcome::Failed {
                 reason: why.into(),
@@ -58,6 +68,25 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
                 remedy,
             }))
         }
+    }
+}
+
+/// What becomes of a build that has not ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It is nobody's fault and no attempt: a part is away.
+    PutOff(Duration),
+    /// It may pass.
+    Retry,
+    /// It is over.
+    Fail,
+}
+
+fn next(error: &BuildError, attempts: i32, supplies: &Supplies) -> Next {
+    match &error.away {
+        Some(away) => Next::PutOff(supplies.missed(away, &error.to_string())),
+        None if error.is_retryable() && attempts < MAX_ATTEMPTS => Next::Retry,
+        None => Next::Fail,
     }
 }
 
@@ -107,5 +136,55 @@ impl BuildLog for Log {
         let mut text = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         text.push_str(&format!("{at} {line}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Away, BuildFault, Part};
+
+    #[test]
+    fn who_is_away_is_waited_for_and_nothing_else_is_for_ever() {
+        let away = |asked| Away {
+            part: Part::Registry("h".into()),
+            asked: Duration::from_secs(asked),
+            silent: false,
+        };
+        let error = |fault, away: Option<Away>| {
+            let error = BuildError::new(fault, "x", "y");
+            match away {
+                Some(away) => error.for_want_of(away),
+                None => error,
+            }
+        };
+        let put_off = |seconds| Next::PutOff(Duration::from_secs(seconds));
+        for (name, error, attempts, expected) in [
+            ("away", error(BuildFault::Unreachable, Some(away(0))), 0, put_off(1)),
+            (
+                "away for very long",
+                error(BuildFault::Unreachable, Some(away(0))),
+                1000,
+                put_off(1),
+            ),
+            (
+                "it asks for patience",
+                error(BuildFault::Unreachable, Some(away(8))),
+                0,
+                put_off(10),
+            ),
+            (
+                "an index of its own",
+                error(BuildFault::Unreachable, None),
+                7,
+                Next::Retry,
+            ),
+            ("the same for long", error(BuildFault::Unreachable, None), 8, Next::Fail),
+            ("the machine", error(BuildFault::Machine, None), 0, Next::Retry),
+            ("the registry says no", error(BuildFault::Refused, None), 0, Next::Fail),
+            ("the user", error(BuildFault::UnknownPackage, None), 0, Next::Fail),
+        ] {
+            assert_eq!(next(&error, attempts, &Supplies::default()), expected, "{name}");
+        }
     }
 }

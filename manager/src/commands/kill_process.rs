@@ -92,7 +92,7 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
     let mut begun = false;
     loop {
         // Read again each time: a second kill may have shortened the grace or asked for force.
-        let process = report::process(&context.pool, id).await?;
+        let process = context.processes.read(id).await?;
         if process.lifecycle == Lifecycle::Gone {
             return Ok(Ending::SUCCEEDED);
         }

@@ -17,6 +17,11 @@ use octopus_shared::reason::Reason;
 use crate::cluster::ClusterError;
 use crate::context::Context;
 
+/// The longest delay between two attempts.
+const LONGEST: Duration = Duration::from_secs(30);
+/// The same, where the API server refused for a moment.
+const LONGEST_AWAY: Duration = Duration::from_secs(5);
+
 /// How carrying a command out ended: it must choose.
 #[derive(Clone, Debug)]
 pub enum Ending {
@@ -48,17 +53,15 @@ impl Ending {
 
     /// Something that may pass stands against it. The delay grows with the attempts.
     pub fn retry(claim: &Claim, why: impl std::fmt::Display) -> Self {
-        Self::retry_after(claim, Duration::ZERO, why)
+        Self::retry_after(claim, Duration::ZERO, LONGEST, why)
     }
 
-    /// The same, and not before the time that somebody asked to be left alone for.
-    pub fn retry_after(claim: &Claim, asked: Duration, why: impl std::fmt::Display) -> Self {
-        let seconds = 2_u64
-            .saturating_pow(u32::try_from(claim.attempts).unwrap_or_default().min(5))
-            .min(30);
+    /// The same, within `longest`, and not before the time that somebody asked to be left alone for.
+    fn retry_after(claim: &Claim, asked: Duration, longest: Duration, why: impl std::fmt::Display) -> Self {
+        let seconds = 2_u64.saturating_pow(u32::try_from(claim.attempts).unwrap_or_default().min(5));
         Self::Later {
             // Jitter takes up to a fifth away.
-            delay: Duration::from_secs(seconds).max(asked.mul_f64(1.25)),
+            delay: Duration::from_secs(seconds).min(longest).max(asked.mul_f64(1.25)),
             failed: true,
             why: why.to_string(),
         }
@@ -96,6 +99,14 @@ pub(crate) enum Obstacle {
 }
 
 impl Obstacle {
+    /// How long it keeps a command away at most: an API server that fails now and then is back in a moment.
+    fn longest(&self) -> Duration {
+        match self {
+            Self::Cluster(ClusterError::Away(_) | ClusterError::Busy { .. }) => LONGEST_AWAY,
+            _ => LONGEST,
+        }
+    }
+
     /// How long it asked to be left alone.
     fn patience(&self) -> Duration {
         match self {
@@ -107,16 +118,25 @@ impl Obstacle {
 
 /// Carries a command out.
 pub async fn carry_out(context: &Context, claim: &Claim) -> Ending {
-    let carried_out = match claim.kind {
-        CommandKind::DeclareFunction => declare_function::carry_out(context, claim).await,
-        CommandKind::DeleteFunction => delete_function::carry_out(context, claim).await,
-        CommandKind::StartProcess | CommandKind::RetryProcess => start_process::carry_out(context, claim).await,
-        CommandKind::RestartProcess | CommandKind::UpdateProcess | CommandKind::ScaleProcess => {
-            change_process::carry_out(context, claim).await
+    let mut revived = context.cluster.revived();
+    let carried_out = async {
+        match claim.kind {
+            CommandKind::DeclareFunction => declare_function::carry_out(context, claim).await,
+            CommandKind::DeleteFunction => delete_function::carry_out(context, claim).await,
+            CommandKind::StartProcess | CommandKind::RetryProcess => start_process::carry_out(context, claim).await,
+            CommandKind::RestartProcess | CommandKind::UpdateProcess | CommandKind::ScaleProcess => {
+                change_process::carry_out(context, claim).await
+            }
+            CommandKind::KillProcess => kill_process::carry_out(context, claim).await,
+            // The database carries them out; no manager claims one.
+            CommandKind::CancelCommand | CommandKind::RequeueCommand => Ok(Ending::SUCCEEDED),
         }
-        CommandKind::KillProcess => kill_process::carry_out(context, claim).await,
-        // The database carries them out; no manager claims one.
-        CommandKind::CancelCommand | CommandKind::RequeueCommand => Ok(Ending::SUCCEEDED),
+    };
+    let carried_out = tokio::select! {
+        carried_out = carried_out => carried_out,
+        _ = revived.changed(), if claim.kind != CommandKind::DeclareFunction => {
+            return Ending::wait(Duration::ZERO, "the API server is back and will not answer what was asked before");
+        }
     };
     match carried_out {
         Ok(ending) => ending,
@@ -124,7 +144,7 @@ pub async fn carry_out(context: &Context, claim: &Claim) -> Ending {
         Err(Obstacle::Cluster(error @ ClusterError::Away(_))) if !context.cluster_answers().await => {
             Ending::wait(Duration::from_secs(1), error.to_string())
         }
-        Err(obstacle) => Ending::retry_after(claim, obstacle.patience(), obstacle),
+        Err(obstacle) => Ending::retry_after(claim, obstacle.patience(), obstacle.longest(), obstacle),
     }
 }
 
@@ -154,7 +174,7 @@ mod tests {
             trace_parent: None,
             created_at: chrono::DateTime::UNIX_EPOCH,
         };
-        match Ending::retry_after(&claim, obstacle.patience(), obstacle) {
+        match Ending::retry_after(&claim, obstacle.patience(), obstacle.longest(), obstacle) {
             Ending::Later {
                 delay, failed: true, ..
             } => delay,
@@ -171,12 +191,14 @@ mod tests {
                 after: Duration::from_secs(seconds),
             })
         };
-        let grown: Vec<_> = [0, 1, 2, 5, 50]
-            .map(|attempts| delay(attempts, away()).as_secs())
-            .into();
+        let broken = || Obstacle::Database(sqlx::Error::PoolTimedOut);
+        let grown = [0, 1, 2, 5, 50].map(|attempts| delay(attempts, broken()).as_secs());
         assert_eq!(grown, [1, 2, 4, 30, 30]);
+        // What the API server refuses for a moment is begun within 10 s of its return.
+        let grown = [0, 1, 2, 5, 50].map(|attempts| delay(attempts, away()).as_secs());
+        assert_eq!(grown, [1, 2, 4, 5, 5]);
         // Whatever jitter makes of it.
         assert!(delay(0, busy(60)).mul_f64(0.8) >= Duration::from_secs(60));
-        assert_eq!(delay(5, busy(1)), Duration::from_secs(30));
+        assert_eq!(delay(5, busy(1)), Duration::from_secs(5));
     }
 }

@@ -55,7 +55,7 @@ fn decide(process: &ProcessRow, pull: impl Fn(&str, &str) -> String) -> Action {
 
 pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending, Obstacle> {
     let id = subject(claim.process_id)?;
-    let process = report::process(&context.pool, id).await?;
+    let process = context.processes.read(id).await?;
     let (image, exists) = match decide(&process, |repository, digest| {
         context.builder.pull_reference(repository, digest)
     }) {

@@ -10,11 +10,13 @@ use octopus_shared::function::{Entry, Source};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::away::{Part, Supplies};
 use super::config::{self, NewLayer};
 use super::error::{BuildError, BuildFault, mask};
 use super::layer::{self, Content, Layer, LayerFile};
 use super::lock::{self, Lock, Locks, PLATFORM};
 use super::registry::{Base, REPOSITORY, Registries, layer_bytes};
+use super::retry;
 use super::settings::{ImageSettings, PythonVersion};
 use super::upload;
 use super::wanted::Wanted;
@@ -37,6 +39,7 @@ pub struct Builder {
     pub(super) registries: Registries,
     bases: Mutex<HashMap<PythonVersion, (Instant, Arc<Base>)>>,
     locks: Locks,
+    supplies: Supplies,
 }
 
 impl Builder {
@@ -54,7 +57,27 @@ impl Builder {
             registries,
             bases: Mutex::default(),
             locks: Locks::default(),
+            supplies: Supplies::default(),
         })
+    }
+
+    /// What its builds miss.
+    pub fn supplies(&self) -> &Supplies {
+        &self.supplies
+    }
+
+    /// Fails when a registry that was missed is still away.
+    async fn expect(&self, host: &str) -> Result<(), BuildError> {
+        let part = Part::Registry(host.to_owned());
+        let Some(patience) = self.supplies.left_alone(&part) else {
+            return Ok(());
+        };
+        if !patience.is_zero() {
+            let mut error = retry::unreachable(host, "it asked for patience");
+            error.away.iter_mut().for_each(|away| away.asked = patience);
+            return Err(error);
+        }
+        self.registries.ask(host).await
     }
 
     /// The image reference for a pod.
@@ -105,7 +128,10 @@ impl Builder {
             base_digest: plan.base_digest.clone(),
             size_bytes,
         };
+        let push = Part::Registry(self.settings.push.host.clone());
+        self.expect(&self.settings.push.host).await?;
         if let Some((digest, size)) = self.registries.image(&plan.input_hash).await? {
+            self.supplies.had(&push);
             log.line(&format!("the same source was built before: {digest}"));
             return Ok(built(digest, size));
         }
@@ -117,6 +143,7 @@ impl Builder {
         layers.push(self.code_layer(plan, scratch.path(), log).await?);
 
         let (digest, size) = self.push_image(plan, &layers, &plan.input_hash, log).await?;
+        self.supplies.had(&push);
         log.line(&format!("image: {digest}"));
         Ok(built(digest, size))
     }
@@ -166,7 +193,12 @@ impl Builder {
             .0
             .get(&python)
             .ok_or_else(|| no_base(&self.settings, python))?;
+        let host = image.reference.registry();
+        self.expect(host).await?;
         let base = Arc::new(self.registries.base(image).await?);
+        if host != self.settings.push.host {
+            self.supplies.had(&Part::Registry(host.to_owned()));
+        }
         config::check_base(&base.config, python)?;
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         bases.insert(python, (Instant::now(), Arc::clone(&base)));
@@ -242,6 +274,7 @@ impl Builder {
         loop {
             let error = match lock::lock(&self.settings, plan.python, &plan.wanted, scratch, log).await {
                 Ok(lock) => {
+                    self.supplies.had(&Part::Index);
                     // What was built here lies in this scratch directory alone.
                     if built.is_empty() {
                         self.locks.put(key, lock.clone());

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::away::Away;
+
 /// A line of something that the user sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -91,6 +93,8 @@ pub struct BuildError {
     pub remedy: String,
     /// The requirement that a wheel would have to be built for, where that is what is missing.
     pub(crate) source_only: Option<String>,
+    /// The part that is away, where that is all.
+    pub away: Option<Box<Away>>,
 }
 
 impl fmt::Display for BuildError {
@@ -111,7 +115,14 @@ impl BuildError {
             problem: mask(problem.as_ref()),
             remedy: remedy.into(),
             source_only: None,
+            away: None,
         }
+    }
+
+    /// The same: a part is away, and as soon as it is back the build goes on.
+    pub(crate) fn for_want_of(mut self, away: Away) -> Self {
+        self.away = Some(Box::new(away));
+        self
     }
 
     /// The same, with the line that is to blame.

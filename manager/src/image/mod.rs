@@ -7,6 +7,7 @@
 //! becomes a path on it.
 
 mod archive;
+mod away;
 mod builder;
 mod config;
 mod entry;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use octopus_shared::function::Entry;
 
+pub use away::{Away, Part, Supplies};
 pub use builder::Builder;
 pub use error::{BuildError, BuildFault, Place};
 pub use function_config::{DeclaredFunction, FunctionConfig};

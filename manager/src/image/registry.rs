@@ -10,6 +10,7 @@ use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use oci_client::secrets::RegistryAuth;
 use serde_json::Value;
 
+use super::away::{Away, Part};
 use super::config::bad_base;
 use super::error::{BuildError, BuildFault};
 use super::retry::{self, oci_error, within};
@@ -25,7 +26,9 @@ pub(crate) const REPOSITORY: &str = "octopus/functions";
 /// A configuration has some KiB; this is what is read into memory of a registry that somebody else runs.
 const MAX_CONFIG_BYTES: i64 = 4 << 20;
 /// One small request and its answer.
-const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// Whether it answers at all, where it did not a moment ago.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
 /// One wheel, which may be large.
 const WHEEL_LIMIT: Duration = Duration::from_secs(10 * 60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -49,6 +52,8 @@ pub(crate) struct Registries {
     http: reqwest::Client,
     push: PushRegistry,
     push_auth: RegistryAuth,
+    /// Hosts that are spoken to without TLS.
+    plain: Vec<String>,
     /// With the path of the registry's URL before it.
     repository: String,
 }
@@ -63,7 +68,7 @@ impl Registries {
             .values()
             .filter(|base| base.plain_http)
             .map(|base| base.reference.resolve_registry());
-        let plain = bases
+        let plain: Vec<String> = bases
             .chain(push.plain_http().then_some(push.host.as_str()))
             .map(str::to_owned)
             .collect();
@@ -83,7 +88,7 @@ impl Registries {
             .collect();
         http = http.tls_certs_merge(parsed.map_err(|error| failed(&error))?);
         let client = Client::try_from(ClientConfig {
-            protocol: ClientProtocol::HttpsExcept(plain),
+            protocol: ClientProtocol::HttpsExcept(plain.clone()),
             extra_root_certificates: authorities,
             platform_resolver: Some(Box::new(linux_amd64_resolver)),
             connect_timeout: Some(CONNECT_LIMIT),
@@ -104,6 +109,7 @@ impl Registries {
             http: http.build().map_err(|error| failed(&error))?,
             push,
             push_auth,
+            plain,
             repository,
         })
     }
@@ -114,6 +120,24 @@ impl Registries {
         } else {
             RegistryAuth::Anonymous
         }
+    }
+
+    /// Whether a registry answers, whatever it says: one that was silent would keep a build for long. It may ask for patience.
+    pub(crate) async fn ask(&self, host: &str) -> Result<(), BuildError> {
+        let scheme = if self.plain.iter().any(|plain| plain == host) {
+            "http"
+        } else {
+            "https"
+        };
+        let at = if host == "docker.io" { "index.docker.io" } else { host };
+        let asked = self.http.get(format!("{scheme}://{at}/v2/")).timeout(ASK_LIMIT);
+        let answer = asked.send().await.map_err(|error| retry::request_error(host, error))?;
+        let patience = answer.headers().get(reqwest::header::RETRY_AFTER);
+        let away = Away::new(Part::Registry(host.to_owned())).asking(patience.and_then(|asked| asked.to_str().ok()));
+        if away.asked.is_zero() || answer.status().is_success() {
+            return Ok(());
+        }
+        Err(retry::unreachable(host, &format!("status {}", answer.status().as_u16())).for_want_of(away))
     }
 
     fn tagged(&self, tag: &str) -> Reference {

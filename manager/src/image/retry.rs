@@ -6,9 +6,11 @@ use backon::{ExponentialBuilder, Retryable};
 use oci_client::Reference;
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
+use super::away::{Away, Part};
 use super::error::{BuildError, BuildFault};
 
-/// Tries again, a few times over some seconds, while the other side does not answer or fails itself.
+/// Tries again, a few times over some seconds, while the other side does not answer or fails itself. Not when it has taken a
+/// long time to find that out, or was asked for patience: then the build as a whole waits.
 pub(crate) async fn while_unreachable<T, F>(request: impl FnMut() -> F) -> Result<T, BuildError>
 where
     F: Future<Output = Result<T, BuildError>>,
@@ -27,7 +29,12 @@ where
         .with_max_times(4);
     request
         .retry(delays)
-        .when(|error| error.fault == BuildFault::Unreachable)
+        .when(|error| {
+            error
+                .away
+                .as_ref()
+                .is_some_and(|away| !away.silent && away.asked.is_zero())
+        })
         .await
 }
 
@@ -37,18 +44,23 @@ pub(crate) async fn within<T>(
     host: &str,
     request: impl Future<Output = Result<T, BuildError>>,
 ) -> Result<T, BuildError> {
-    let late = |_| Err(unreachable(host, &format!("no answer within {} s", limit.as_secs())));
+    let late = |_| {
+        let mut error = unreachable(host, &format!("no answer within {} s", limit.as_secs()));
+        error.away.iter_mut().for_each(|away| away.silent = true);
+        Err(error)
+    };
     tokio::time::timeout(limit, request).await.unwrap_or_else(late)
 }
 
 /// The registry does not answer, or fails itself.
 pub(crate) fn unreachable(host: &str, why: &str) -> BuildError {
-    let problem = format!("the registry {host} cannot be reached: {why}");
+    let part = Part::Registry(host.to_owned());
     BuildError::new(
         BuildFault::Unreachable,
-        problem,
+        format!("{part} cannot be reached: {why}"),
         "Check the registry and the way to it; it is tried again.",
     )
+    .for_want_of(Away::new(part))
 }
 
 /// The registry answered, and said no.
@@ -164,10 +176,16 @@ mod tests {
         after(Duration::from_millis(1), || count(refused("h", "x")))
             .await
             .unwrap_err();
+        assert_eq!(tries.replace(0), 1);
+        let busy = || {
+            let away = Away::new(Part::Registry("h".into())).asking(Some("9"));
+            unreachable("h", "x").for_want_of(away)
+        };
+        after(Duration::from_millis(1), || count(busy())).await.unwrap_err();
         assert_eq!(tries.get(), 1);
         let late = within(Duration::from_millis(10), "h", std::future::pending::<Result<(), _>>())
             .await
             .unwrap_err();
-        assert!(late.is_retryable());
+        assert!(late.away.is_some_and(|away| away.silent));
     }
 }

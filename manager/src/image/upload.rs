@@ -11,7 +11,7 @@ use oci_client::Reference;
 use oci_client::client::Client;
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use reqwest::{Body, RequestBuilder, Response, StatusCode, Url};
 use tokio_util::io::ReaderStream;
 
@@ -19,7 +19,7 @@ use super::error::BuildError;
 use super::retry::{oci_error, refused, request_error, status_error, within};
 
 /// A small request.
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(30);
 /// The slowest line to a registry that is waited for.
 const BYTES_PER_SECOND: u64 = 256 << 10;
 
@@ -141,13 +141,17 @@ impl Upload<'_> {
 
     async fn bad_status(&self, response: Response) -> BuildError {
         let status = response.status().as_u16();
+        let patience = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|asked| asked.to_str().ok());
+        let patience = patience.map(str::to_owned);
         // An explanation is short; one that does not come is none.
         let message = tokio::time::timeout(Duration::from_secs(5), response.text()).await;
-        status_error(
-            &self.host(),
-            status,
-            &message.ok().and_then(Result::ok).unwrap_or_default(),
-        )
+        let message = message.ok().and_then(Result::ok).unwrap_or_default();
+        let mut error = status_error(&self.host(), status, &message);
+        error.away = error.away.map(|away| Box::new(away.asking(patience.as_deref())));
+        error
     }
 
     fn host(&self) -> String {

@@ -1,5 +1,6 @@
 //! What `uv` says when it fails, as an error that names the user's own line.
 
+use super::away::{Away, Part};
 use super::error::{BuildError, BuildFault};
 use super::settings::PythonVersion;
 use super::uv::Ended;
@@ -29,11 +30,18 @@ pub(crate) fn explain(ended: &Ended, wanted: &Wanted, python: PythonVersion) -> 
     // 1 is its word for "there is no solution"; everything else is 2.
     if code != 1 {
         return if NETWORK.iter().any(|sign| text.contains(sign)) {
-            BuildError::new(
+            let error = BuildError::new(
                 BuildFault::Unreachable,
                 format!("the package index cannot be reached: {said}"),
                 "Check the manager's way to the package index; it is tried again.",
-            )
+            );
+            // One that the function names may never have been there: for that nobody waits for ever.
+            let own = |url: &url::Url| url.host_str().is_some_and(|host| text.contains(host));
+            if wanted.indexes.iter().any(own) {
+                error
+            } else {
+                error.for_want_of(Away::new(Part::Index))
+            }
         } else if text.contains("HTTP status client error") {
             let remedy = "Check the address of the index and whether it may be read without a password.";
             BuildError::new(
@@ -260,6 +268,7 @@ mod tests {
         let error_ = error(Some(2), refused);
         assert_eq!(error_.fault, BuildFault::Unreachable);
         assert!(error_.is_retryable() && !error_.problem.contains("secret"), "{error_}");
+        assert!(error_.away.is_some_and(|away| away.part == Part::Index));
         assert!(
             !error(
                 Some(2),
@@ -269,5 +278,21 @@ mod tests {
         );
         assert_eq!(error(Some(2), "error: unexpected argument").fault, BuildFault::Machine);
         assert_eq!(error(None, "").fault, BuildFault::Machine);
+    }
+
+    #[test]
+    fn an_index_of_the_functions_own_is_not_waited_for_without_end() {
+        let mut wanted = Wanted::default();
+        wanted.indexes.push("https://own.example/simple".parse().unwrap());
+        for (host, waited_for) in [("own.example", false), ("pypi.org", true)] {
+            let text =
+                format!("error: Request failed after 3 retries\n  cause: Failed to fetch: `https://{host}/simple/x/`");
+            let error = explain(&Ended { code: Some(2), text }, &wanted, PythonVersion::Cp311);
+            assert_eq!(
+                (error.is_retryable(), error.away.is_some()),
+                (true, waited_for),
+                "{host}"
+            );
+        }
     }
 }

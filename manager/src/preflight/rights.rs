@@ -46,7 +46,7 @@ const fn right(place: Place, group: &'static str, resource: &'static str, verbs:
 const CHANGED: &[&str] = &["create", "get", "list", "update", "delete"];
 
 /// What the manager cannot do without.
-pub(super) const NEEDED: [Right; 11] = [
+pub(super) const NEEDED: [Right; 12] = [
     right(
         Place::Functions,
         "",
@@ -54,6 +54,7 @@ pub(super) const NEEDED: [Right; 11] = [
         &["create", "get", "list", "watch", "patch", "delete"],
     ),
     right(Place::Functions, "", "pods/log", &["get"]),
+    right(Place::Functions, "", "events", &["list", "watch"]),
     right(Place::Functions, "apps", "deployments", CHANGED),
     right(Place::Functions, "apps", "replicasets", &["list", "delete"]),
     right(Place::Functions, "", "services", CHANGED),

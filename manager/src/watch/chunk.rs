@@ -5,8 +5,8 @@
 //! line again, the anchor. When the anchor does not come, the node has rotated it away: that is a gap.
 
 use chrono::{DateTime, Utc};
-use octopus_shared::db::report::StreamCursor;
-use octopus_shared::log::{self, Gap};
+use octopus_shared::db::report::{Seam, StreamCursor};
+use octopus_shared::log::{self, Gap, Packer};
 use sha2::{Digest, Sha256};
 
 use super::line::Stamped;
@@ -169,7 +169,7 @@ impl Resume {
             reason: "rotated_away".into(),
             // The node cuts lines in two when it rotates.
             cut: true,
-            bytes: None,
+            ..Gap::default()
         };
         Passed::AfterGap(held, gap)
     }
@@ -178,11 +178,17 @@ impl Resume {
 /// Lines of one stream that are not stored yet.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    pub(crate) data: Vec<u8>,
+    pub(crate) text: Packer,
     pub(crate) lines: i32,
+    /// Bytes that were printed, with newlines.
+    pub(crate) size: i32,
     pub(crate) first_at: Option<DateTime<Utc>>,
     pub(crate) last_at: Option<DateTime<Utc>>,
     pub(crate) gaps: Vec<Gap>,
+    /// Lines that the node has in two pieces.
+    pub(crate) seams: Vec<Seam>,
+    /// The cursor before the first line.
+    pub(crate) before: StreamCursor,
 }
 
 impl Batch {
@@ -192,8 +198,21 @@ impl Batch {
 
     /// Adds a line and moves the cursor behind it.
     pub(crate) fn push(&mut self, cursor: &mut StreamCursor, line: &Stamped) {
-        log::push_line(&mut self.data, line.at, &line.content);
+        if self.is_empty() {
+            self.before = cursor.clone();
+        }
+        if let Some((at, offset)) = line.seam {
+            self.seams.push(Seam {
+                line: usize::try_from(self.lines).unwrap_or_default(),
+                at: nanoseconds(at),
+                offset,
+            });
+        }
+        self.text.push(line.at, &line.content);
         self.lines += 1;
+        self.size = self
+            .size
+            .saturating_add(i32::try_from(line.content.len() + 1).unwrap_or(i32::MAX));
         self.first_at = Some(self.first_at.map_or(line.at, |first| first.min(line.at)));
         self.last_at = self.last_at.max(Some(line.at));
         if line.lost > 0 {
@@ -202,8 +221,8 @@ impl Batch {
                 from: Some(time),
                 to: Some(time),
                 reason: "line_too_long".into(),
-                cut: false,
                 bytes: i64::try_from(line.lost).ok(),
+                ..Gap::default()
             });
         }
         advance(cursor, line);
@@ -215,6 +234,7 @@ fn advance(cursor: &mut StreamCursor, line: &Stamped) {
     let time = nanoseconds(at);
     cursor.count = if cursor.time == Some(time) { cursor.count + 1 } else { 1 };
     cursor.time = Some(time);
+    cursor.first = Some(cursor.first.map_or(time, |first| first.min(time)));
     cursor.latest = cursor.latest.max(Some(time));
     cursor.hash = Some(hash(content));
     cursor.chain = cursor.chain.take().map(|chain| log::chained(&chain, &line.content));

@@ -14,14 +14,24 @@ use crate::cluster::{ClusterError, label, why};
 const EVERY: Duration = Duration::from_secs(4);
 
 pub(super) async fn run(watching: &Watching) {
-    while watching.sleep(EVERY).await {
-        let found = report::hindered_services(&watching.context.pool, &watching.watch.cluster).await;
-        let hindered = watching.written(found.map_err(Into::into)).unwrap_or_default();
-        if hindered.is_empty() {
-            continue;
+    loop {
+        // The report of the cluster sees it, so that nothing is asked while every service has its pods.
+        tokio::select! {
+            () = watching.hindered.notified() => {}
+            () = watching.lost.cancelled() => return,
         }
-        if let Err(error) = look(watching, hindered.into_iter().collect()).await {
-            tracing::info!(error = %error, "the deployments could not be listed");
+        loop {
+            let found = report::hindered_services(&watching.context.pool, &watching.watch.cluster).await;
+            let hindered = watching.written(found.map_err(Into::into)).unwrap_or_default();
+            if hindered.is_empty() {
+                break;
+            }
+            if let Err(error) = look(watching, hindered.into_iter().collect()).await {
+                tracing::info!(error = %error, "the deployments could not be listed");
+            }
+            if !watching.sleep(EVERY).await {
+                return;
+            }
         }
     }
 }

@@ -120,11 +120,11 @@ impl Files {
             return None;
         }
         Some(Gap {
-            from: None,
+            from: self.recent.iter().filter(|at| **at < head).max().copied(),
             to: Some(head),
             reason: "rotation".into(),
             cut: true,
-            bytes: None,
+            ..Gap::default()
         })
     }
 }
@@ -173,7 +173,10 @@ mod tests {
         assert_eq!(files.unproven(false), None, "not there yet");
         files.read(200, 1);
         let gap = files.unproven(false).unwrap();
-        assert_eq!((gap.to, gap.reason.as_str(), gap.cut), (Some(200), "rotation", true));
+        assert_eq!(
+            (gap.from, gap.to, gap.reason.as_str(), gap.cut),
+            (Some(150), Some(200), "rotation", true)
+        );
         files.looked(200);
         assert_eq!(files.unproven(true), None, "it is the same file");
         files.looked(300);

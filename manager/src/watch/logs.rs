@@ -1,7 +1,9 @@
-//! Which logs are being read: one reader for each run of each container, all writing through one writer.
+//! Which logs are being read: one reader for each run of each container, all writing through one writer. Where there is a spool
+//! they go on when their watch is over, until the next one begins.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use octopus_shared::db::report::{self, StreamKey};
 use octopus_shared::pod::PodObservation;
@@ -9,35 +11,72 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::Watching;
 use super::reader::Reader;
-use super::writer::{self, Message};
+use super::share::Shares;
+use super::writer::{self, Said};
+use super::{Watching, spooled};
+use crate::spool::{Queue, Spool};
 
 /// Chunks on their way to Postgres at most; readers wait beyond that.
 const QUEUE: usize = 256;
 
+/// What is read beside a long replay is spooled behind it. When only so much is left, those who read are replaced.
+const LITTLE: u64 = 4 << 20;
+/// Times that a replay may find more than that, before it is done without them.
+const REPLAYS: usize = 10;
+
 /// The readers of a watch.
 pub(crate) struct Logs {
     watching: Arc<Watching>,
+    /// The same for readers, who may go on after it.
+    reading: Arc<Watching>,
     readers: Mutex<HashMap<StreamKey, JoinHandle<()>>>,
     /// Streams that are followed at the same time.
     room: Arc<Semaphore>,
-    chunks: mpsc::Sender<Message>,
+    shares: Shares,
+    /// None: all reading has ended.
+    chunks: Mutex<Option<mpsc::Sender<Said>>>,
     writing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Logs {
-    pub(crate) fn start(watching: Arc<Watching>) -> Self {
+    /// Begins where Postgres says, once everything is there that was spooled. None: the watch is over.
+    pub(crate) async fn start(watching: Arc<Watching>) -> Option<Arc<Self>> {
+        let context = watching.context.clone();
+        let mut earlier = context.readers.lock().await;
+        if let Some(spool) = &context.spool {
+            spooled::pass(&watching, spool, Queue::Aside).await?;
+            // Those of the watch before read on meanwhile: their nodes do not wait.
+            for _ in 0..REPLAYS {
+                if spool.bytes_of(Queue::Messages) <= LITTLE {
+                    break;
+                }
+                spooled::pass(&watching, spool, Queue::Messages).await?;
+            }
+            let stopping = earlier
+                .take()
+                .map(|logs| tokio::spawn(async move { logs.stop().await }));
+            loop {
+                spooled::drain(&watching, spool).await?;
+                if stopping.as_ref().is_none_or(JoinHandle::is_finished) && spool.is_empty() {
+                    break;
+                }
+                watching.sleep(Duration::from_millis(20)).await.then_some(())?;
+            }
+        }
         let (chunks, receiver) = mpsc::channel(QUEUE);
         let writing = tokio::spawn(writer::run(watching.clone(), receiver));
-        let room = Arc::new(Semaphore::new(watching.context.config.followed_logs));
-        Self {
-            watching,
+        let logs = Arc::new(Self {
+            reading: watching.for_readers(),
             readers: Mutex::default(),
-            room,
-            chunks,
+            room: Arc::new(Semaphore::new(context.config.followed_logs)),
+            shares: Shares::new(context.config.log_bytes_per_second),
+            chunks: Mutex::new(Some(chunks)),
             writing: Mutex::new(Some(writing)),
-        }
+            watching,
+        });
+        *earlier = context.spool.is_some().then(|| logs.clone());
+        Some(logs)
     }
 
     /// Sees to it that every run of every container of a pod is read, the ones before the last restart too.
@@ -64,45 +103,61 @@ impl Logs {
     /// Starts a reader unless one is reading, or has read, this stream.
     pub(crate) async fn read(&self, key: StreamKey, process_id: Uuid, attempt: i32, pod_name: &str) {
         let mut readers = self.readers.lock().await;
+        let Some(chunks) = self.chunks.lock().await.clone() else {
+            return;
+        };
         if readers.contains_key(&key) {
             return;
         }
-        let opened = report::open_stream(
-            &self.watching.context.pool,
-            &self.watching.watch,
-            process_id,
-            attempt,
-            &key,
-        )
-        .await;
+        let pool = &self.watching.context.pool;
+        let opening = report::open_stream(pool, &self.watching.watch, process_id, attempt, &key);
+        let opened = tokio::select! { opened = opening => opened, () = self.watching.lost.cancelled() => return };
         // Not stored: the next look at the pod tries again.
-        let Some(cursor) = self.watching.written(opened) else {
+        let Some(Some(opened)) = self.watching.written(opened) else {
             return;
         };
-        let Some(cursor) = cursor else { return };
         let reader = Reader {
-            watching: self.watching.clone(),
+            watching: self.reading.clone(),
             key: key.clone(),
             process_id,
             pod_name: pod_name.to_owned(),
             room: self.room.clone(),
-            chunks: self.chunks.clone(),
+            share: self.shares.of(process_id),
+            chunks,
         };
-        readers.insert(key, tokio::spawn(reader.run(cursor)));
+        readers.insert(key, tokio::spawn(reader.run(opened)));
     }
 
-    /// Forgets readers that have ended, so that memory does not grow with finished pods.
+    /// Forgets readers that have ended, so that memory does not grow with finished pods. While something is spooled, their seals
+    /// may be there, and nobody is to read again what they have read.
     pub(crate) async fn tidy(&self) {
-        self.readers.lock().await.retain(|_, reader| !reader.is_finished());
+        if self.watching.context.spool.as_ref().is_none_or(Spool::is_empty) {
+            self.readers.lock().await.retain(|_, reader| !reader.is_finished());
+        }
     }
 
-    /// Ends all reading. What was read and not stored is read again by whoever watches next.
-    pub(crate) async fn stop(&self) {
-        for (_, reader) in self.readers.lock().await.drain() {
-            reader.abort();
+    /// The watch is over. Where there is a spool and nobody has taken the watch away, reading goes on into it.
+    pub(crate) async fn leave(&self, taken: bool) {
+        if taken || self.watching.context.spool.is_none() {
+            // What was read and not stored is read again by whoever watches next.
+            if let Some(writing) = self.writing.lock().await.take() {
+                writing.abort();
+            }
+            self.stop().await;
         }
+    }
+
+    /// Ends all reading, and returns when what was read is stored or spooled.
+    async fn stop(&self) {
+        let readers: Vec<_> = self.readers.lock().await.drain().collect();
+        for (_, reader) in readers {
+            reader.abort();
+            // It has ended, or panicked: it says nothing more.
+            let _ = reader.await;
+        }
+        self.chunks.lock().await.take();
         if let Some(writing) = self.writing.lock().await.take() {
-            writing.abort();
+            let _ = writing.await;
         }
     }
 }

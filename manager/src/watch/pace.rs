@@ -94,6 +94,19 @@ impl Pace {
         self.flush = waits.then(|| self.flush.unwrap_or(now + FLUSH_AFTER));
     }
 
+    /// Whether the batch is due by then.
+    pub(crate) fn is_flush_before(&self, at: Instant) -> bool {
+        self.flush.is_some_and(|flush| flush <= at)
+    }
+
+    /// Nothing was read for so long because of us: that says nothing about the stream.
+    pub(crate) fn paused(&mut self, long: Duration) {
+        self.last_bytes += long;
+        for due in [&mut self.search, &mut self.look, &mut self.hangs_since] {
+            *due = due.map(|due| due + long);
+        }
+    }
+
     pub(crate) fn set_search(&mut self, now: Instant, searches: bool, is_late: bool) {
         self.search = searches.then(|| {
             let until = self.search.unwrap_or(now + SEARCH);
@@ -191,6 +204,26 @@ mod tests {
         assert!(!pace.hangs_for_long(start + SUSPECT + DRAINED / 2));
         pace.bytes_came(start);
         assert!(!pace.hangs_for_long(start + 2 * (SUSPECT + DRAINED)), "it goes on");
+    }
+
+    #[test]
+    fn a_pause_of_ours_is_no_silence_of_the_stream() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_flush(start, true);
+        pace.set_look(start, true);
+        pace.set_search(start, true, true);
+        assert!(pace.is_flush_before(start + FLUSH_AFTER) && !pace.is_flush_before(start));
+        pace.paused(Pace::IDLE);
+        let now = start + Pace::IDLE;
+        assert_eq!(pace.due(now), Due::Flush, "what was read waits no longer");
+        pace.set_flush(now, false);
+        assert_eq!(pace.due(now), Due::Nothing);
+        assert_eq!(pace.due(now + SUSPECT), Due::Look);
+        assert_eq!(pace.due(now + SEARCH_LATE), Due::Search);
+        pace.set_search(now, false, false);
+        pace.set_look(now, false);
+        assert_eq!(pace.due(now + Pace::IDLE), Due::Idle);
     }
 
     #[test]

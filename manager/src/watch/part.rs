@@ -72,10 +72,11 @@ impl Part {
         };
         self.end().await;
         let held = claim::divide(pool, instance, cluster, &wanted).await?;
-        if let Some(held) = held.filter(|held| !held.shards.is_empty()) {
+        if let Some(mut held) = held.filter(|held| !held.shards.is_empty()) {
+            held.spool = context.spool.as_ref().map(|spool| spool.id);
             tracing::info!(held.token, shards = ?held.shards, "watching the cluster");
             let lost = self.over.child_token();
-            let task = tokio::spawn(watch(context, held, lost.clone()));
+            let task = tokio::spawn(watch(context, held, lost.clone(), self.over.clone()));
             self.running = Some(Running { lost, task });
         }
         Ok(())
@@ -85,7 +86,7 @@ impl Part {
     async fn reaches(&mut self) -> bool {
         let health = &self.context.health;
         if self.running.is_none() {
-            health.set_cluster(self.context.cluster.ping().await.is_ok());
+            self.context.cluster_answers().await;
         }
         if health.cluster() {
             self.reached = Instant::now();

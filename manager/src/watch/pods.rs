@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use futures::stream::select;
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event as Warning, Pod};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use octopus_shared::db::report;
 use octopus_shared::pod::PodObservation;
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::Watching;
 use super::logs::Logs;
+use crate::cluster::warning::{self, Warnings};
 use crate::cluster::{label, state};
 
 const LIST_EVERY: Duration = Duration::from_secs(30);
@@ -27,16 +30,19 @@ pub(super) async fn run(watching: &Watching, logs: &Logs) {
     }
 }
 
-/// What was last written, so that a list of unchanged pods writes nothing. Empty at every start.
+/// What was last written, so that a list of unchanged pods writes nothing, and what Kubernetes warned of. Empty at every start.
 #[derive(Default)]
-struct Seen(HashMap<String, PodObservation>);
+struct Seen {
+    looks: HashMap<String, PodObservation>,
+    warnings: Warnings,
+}
 
 impl Seen {
     /// Those looks that show more than the one before them at the same pod, but for its resource version.
     fn new_in<'a>(&self, looks: &'a [PodObservation]) -> Vec<&'a PodObservation> {
         let mut last: HashMap<&str, &PodObservation> = HashMap::new();
         let mut is_new = |look: &&'a PodObservation| {
-            let before = last.insert(&look.uid, look).or_else(|| self.0.get(&look.uid));
+            let before = last.insert(&look.uid, look).or_else(|| self.looks.get(&look.uid));
             !before.is_some_and(|before| {
                 let before = PodObservation {
                     resource_version: look.resource_version.clone(),
@@ -50,11 +56,28 @@ impl Seen {
 
     fn remember(&mut self, look: &PodObservation) {
         if look.gone {
-            self.0.remove(&look.uid);
+            self.forget(&look.uid);
         } else {
-            self.0.insert(look.uid.clone(), look.clone());
+            self.looks.insert(look.uid.clone(), look.clone());
         }
     }
+
+    /// Another look at each pod that Kubernetes warns of, for its warnings. Those among `looks` are seen with them anyway, and newer.
+    fn again(&self, looks: &[PodObservation], warned: &HashSet<String>) -> Vec<PodObservation> {
+        let older = warned.iter().filter(|uid| !looks.iter().any(|look| look.uid == **uid));
+        older.filter_map(|uid| self.looks.get(uid).cloned()).collect()
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.looks.remove(uid);
+        self.warnings.forget(uid);
+    }
+}
+
+/// From one of the two watches.
+enum Item {
+    Pod(Box<watcher::Result<Event<Pod>>>),
+    Warning(Box<watcher::Result<Event<Warning>>>),
 }
 
 /// Watches until the stream ends or the watch is over.
@@ -63,24 +86,44 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     let selector = label::of_shards(cluster.around.installation, &watching.watch.shards);
     // The server ends each call after 55 s: a connection that was silent for longer has died, and the client ends it.
     let settings = watcher::Config::default().labels(&selector).timeout(55);
-    let events = watcher::watcher(cluster.watched::<Pod>(), settings).ready_chunks(BATCH);
+    let pods = watcher::watcher(cluster.watched::<Pod>(), settings).map(|event| Item::Pod(Box::new(event)));
+    let settings = watcher::Config::default().fields(warning::SELECTOR).timeout(55);
+    let warnings = watcher::watcher(cluster.watched::<Warning>(), settings).default_backoff();
+    let events = select(pods, warnings.map(|event| Item::Warning(Box::new(event)))).ready_chunks(BATCH);
     pin_mut!(events);
     let mut listed = HashSet::new();
     let mut next_list = Instant::now() + LIST_EVERY;
+    let mut revived = cluster.revived();
     loop {
         let events = tokio::select! {
             events = events.next() => events,
             () = tokio::time::sleep_until(next_list) => {
-                list(watching, logs, seen, &selector).await;
+                tokio::select! {
+                    () = list(watching, logs, seen, &selector) => {}
+                    _ = revived.changed() => return,
+                }
                 next_list = Instant::now() + LIST_EVERY;
                 continue;
             }
             () = watching.returned.notified() => return,
+            _ = revived.changed() => return,
             () = watching.lost.cancelled() => return,
         };
         let Some(events) = events else { return };
-        let mut looks = Vec::new();
+        let (mut looks, mut warned) = (Vec::new(), HashSet::new());
         for event in events {
+            let event = match event {
+                Item::Pod(event) => *event,
+                Item::Warning(event) => {
+                    match *event {
+                        Ok(Event::Apply(event) | Event::InitApply(event)) => warned.extend(seen.warnings.take(&event)),
+                        Ok(_) => {}
+                        // They explain; nothing waits for them.
+                        Err(error) => tracing::debug!(error = %error, "Kubernetes' warnings were not seen"),
+                    }
+                    continue;
+                }
+            };
             match event {
                 Ok(Event::Init) => listed.clear(),
                 Ok(Event::InitApply(pod)) => {
@@ -102,6 +145,7 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 }
             }
         }
+        looks.extend(seen.again(&looks, &warned));
         observe(watching, logs, seen, looks).await;
     }
 }
@@ -142,7 +186,7 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
         return;
     }
     for uid in &missing {
-        seen.0.remove(uid);
+        seen.forget(uid);
     }
     let marked = report::mark_missing(&watching.context.pool, &watching.watch, &missing).await;
     for process in watching.written(marked).unwrap_or_default() {
@@ -151,11 +195,15 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
 }
 
 /// Stores looks at pods, in their order: those that show something new, with one commit for many.
-async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, looks: Vec<PodObservation>) {
+async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: Vec<PodObservation>) {
+    for look in &mut looks {
+        look.events = seen.warnings.of(&look.uid);
+    }
     for looks in looks.chunks(BATCH) {
         let new = seen.new_in(looks);
         let mut not_ours: HashSet<Uuid> = new.iter().map(|look| look.process_id).collect();
         if !new.is_empty() {
+            let new: Vec<_> = new.into_iter().map(warning::explained).collect();
             let stored = report::observe_pods(&watching.context.pool, &watching.watch, &new).await;
             // Not stored: the next list tries again.
             let Some(ours) = watching.written(stored) else { return };
@@ -193,11 +241,24 @@ mod tests {
             verdict: Verdict::plain(state),
             restart_count: 0,
             containers: Vec::new(),
+            events: Vec::new(),
             resource_version: version.into(),
             created_at: chrono::DateTime::UNIX_EPOCH,
             ended: false,
             gone: false,
         }
+    }
+
+    #[test]
+    fn a_warning_does_not_bring_an_older_look_back() {
+        let mut seen = Seen::default();
+        for uid in ["a", "b"] {
+            seen.remember(&look(uid, "1", ProcessState::Starting));
+        }
+        let warned: HashSet<String> = ["a", "b", "unknown"].map(String::from).into();
+        let again = seen.again(&[look("a", "2", ProcessState::Running)], &warned);
+        let again: Vec<_> = again.iter().map(|look| look.uid.as_str()).collect();
+        assert_eq!(again, ["b"]);
     }
 
     #[test]

@@ -6,16 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use octopus_shared::db::report::{self, Seal, StreamCursor, StreamKey};
+use k8s_openapi::api::core::v1::PodStatus;
+use octopus_shared::db::report::{self, Opened, Seal, StreamKey};
 use octopus_shared::log::Gap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::Watching;
+use super::share::Share;
 use super::stream::{Mode, Progress, Read, Span};
-use super::writer::Message;
+use super::writer::{Message, Said};
 use crate::cluster::ClusterError;
+use crate::session::jittered;
 
 /// Between two reads of a log that is not followed.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -23,8 +26,12 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const INFER_AFTER: Duration = Duration::from_secs(2);
 /// The status of a container that has ended says so within this time.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// A node that could not follow another log is not asked again before.
+const FULL_FOR: Duration = Duration::from_secs(30);
 /// Reads in which the last stored line is missed before the rest of the log is given up.
 const MISSES: u32 = 3;
+/// Postgres takes how a log is read within this time, or is told later.
+const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
     pub(super) watching: Arc<Watching>,
@@ -32,10 +39,12 @@ pub(super) struct Reader {
     pub(super) process_id: Uuid,
     pub(super) pod_name: String,
     pub(super) room: Arc<Semaphore>,
-    pub(super) chunks: mpsc::Sender<Message>,
+    pub(super) share: Arc<Share>,
+    pub(super) chunks: mpsc::Sender<Said>,
 }
 
 /// What a look at the pod says about this run of the container.
+#[derive(Debug, PartialEq, Eq)]
 enum Run {
     /// It goes on.
     Going,
@@ -47,17 +56,18 @@ enum Run {
     Removed,
     /// The pod is ending and the status will not say when the container has ended (kubelets before 1.22).
     Silent,
-    /// The pod has ended and its status does not know the container any more: its node has evicted it, mostly with its log.
+    /// The pod has ended and its status does not know how the container did: its node has removed it, mostly with its log.
     Forgotten,
     /// The pod is gone, and with it its log.
     PodGone,
 }
 
 impl Reader {
-    /// Reads to the end, from where `cursor` is.
-    pub(super) async fn run(self, cursor: StreamCursor) {
-        let mut progress = Progress::new(cursor);
+    /// Reads to the end, from where it was opened.
+    pub(super) async fn run(self, opened: Opened) {
+        let mut progress = Progress::new(opened);
         let mut followed = self.room.clone().try_acquire_owned().ok();
+        let mut full_until = None;
         let mut shown = None;
         let mut silent = 0;
         loop {
@@ -71,7 +81,10 @@ impl Reader {
             match read {
                 // The next file is read at once: it may be rotated away soon.
                 Read::Rotated => continue,
-                Read::NodeFull => followed = None,
+                Read::NodeFull => {
+                    followed = None;
+                    full_until = Some(Instant::now() + jittered(FULL_FOR));
+                }
                 _ => {}
             }
             let Some(looked) = self.look_at_end(&progress).await else {
@@ -121,24 +134,31 @@ impl Reader {
                     if !self.watching.sleep(pause).await {
                         return;
                     }
-                    followed = self.room_again(followed, &read);
+                    followed = self.room_again(followed, full_until);
                 }
             }
         }
     }
 
-    /// A log that is polled is followed as soon as there is room, unless the node itself has none.
-    fn room_again(&self, followed: Option<OwnedSemaphorePermit>, read: &Read) -> Option<OwnedSemaphorePermit> {
-        match read {
-            Read::NodeFull => None,
-            _ => followed.or_else(|| self.room.clone().try_acquire_owned().ok()),
+    /// A log that is polled is followed as soon as there is room, unless the node itself had none a moment ago.
+    fn room_again(
+        &self,
+        followed: Option<OwnedSemaphorePermit>,
+        full_until: Option<Instant>,
+    ) -> Option<OwnedSemaphorePermit> {
+        if full_until.is_some_and(|until| Instant::now() < until) {
+            return followed;
         }
+        followed.or_else(|| self.room.clone().try_acquire_owned().ok())
     }
 
     async fn show(&self, shown: &mut Option<&'static str>, reader: &'static str) {
         if *shown != Some(reader) {
-            let stored = report::set_reader(&self.watching.context.pool, &self.watching.watch, &self.key, reader).await;
-            if self.watching.written(stored).is_some() {
+            let showing = report::set_reader(&self.watching.context.pool, &self.watching.watch, &self.key, reader);
+            // Nothing to wait for: the log goes on, and may be spooled.
+            if let Ok(stored) = timeout(SHOWN_WITHIN, showing).await
+                && self.watching.written(stored).is_some()
+            {
                 *shown = Some(reader);
             }
         }
@@ -205,28 +225,28 @@ impl Reader {
 
     /// Seals a stream whose end cannot be read any more.
     async fn seal_without(self, mut progress: Progress, reason: &str, end: &'static str) {
-        progress.gaps.push(Gap {
+        let gap = progress.before_us(Gap {
             from: progress.cursor.time,
-            to: None,
             reason: reason.into(),
-            cut: false,
-            bytes: None,
+            ..Gap::default()
         });
+        progress.gaps.push(gap);
         self.seal(progress, end).await;
     }
 
     async fn seal(self, mut progress: Progress, end: &'static str) {
-        progress.gaps.extend(progress.files.unproven(true));
+        progress.note_rotation(true);
         let message = Message::Seal {
             process_id: self.process_id,
             key: self.key,
             seal: Seal {
                 gaps: progress.gaps,
-                end,
+                end: end.into(),
             },
+            at: progress.cursor,
         };
         // Fails only when the watch is over; then the next one seals it.
-        let _ = self.chunks.send(message).await;
+        let _ = self.chunks.send(Said { message, room: None }).await;
     }
 
     /// A look at what became of this run. A kubelet ends a stream when its container has ended and says so a little later:
@@ -256,25 +276,76 @@ impl Reader {
         else {
             return Ok(Run::PodGone);
         };
-        let status = pod.status.unwrap_or_default();
-        let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        let container = status
-            .container_statuses
-            .iter()
-            .flatten()
-            .find(|status| status.name == self.key.container);
-        let Some(container) = container else {
-            return Ok(if final_phase { Run::Forgotten } else { Run::Going });
+        Ok(run_of(&pod.status.unwrap_or_default(), &self.key))
+    }
+}
+
+fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
+    let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let container = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|status| status.name == key.container);
+    let Some(container) = container else {
+        return if final_phase { Run::Forgotten } else { Run::Going };
+    };
+    let state = container.state.clone().unwrap_or_default();
+    match container.restart_count - key.restart {
+        0 if state.terminated.is_some() => Run::Ended,
+        0 if final_phase && state.running.is_some() => Run::Silent,
+        // The kubelet lost sight of it, and says that it is yet to be made.
+        0 if final_phase => Run::Forgotten,
+        0 => Run::Going,
+        // While it waits to be started again, the current log is still the one of the run before.
+        1 if state.waiting.is_some() => Run::Ended,
+        1 => Run::Previous,
+        _ => Run::Removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_status_says_what_became_of_a_run() {
+        let key = StreamKey {
+            pod_uid: "u".into(),
+            container: "function".into(),
+            restart: 1,
         };
-        let state = container.state.clone().unwrap_or_default();
-        Ok(match container.restart_count - self.key.restart {
-            0 if state.terminated.is_some() => Run::Ended,
-            0 if state.running.is_some() && final_phase => Run::Silent,
-            0 => Run::Going,
-            // While it waits to be started again, the current log is still the one of the run before.
-            1 if state.waiting.is_some() => Run::Ended,
-            1 => Run::Previous,
-            _ => Run::Removed,
-        })
+        let run = |phase: &str, container: Option<(i32, Value)>| {
+            let statuses: Vec<Value> = container
+                .into_iter()
+                .map(|(restarts, state)| {
+                    json!({"name": "function", "restartCount": restarts, "state": state, "image": "", "imageID": "", "ready": false})
+                })
+                .collect();
+            let status = serde_json::from_value(json!({"phase": phase, "containerStatuses": statuses})).unwrap();
+            run_of(&status, &key)
+        };
+        let (running, waiting) = (
+            json!({"running": {}}),
+            json!({"waiting": {"reason": "ContainerCreating"}}),
+        );
+        let ended = json!({"terminated": {"exitCode": 1}});
+        for (phase, container, expected) in [
+            ("Running", Some((1, running.clone())), Run::Going),
+            ("Running", Some((1, ended.clone())), Run::Ended),
+            ("Running", Some((2, waiting.clone())), Run::Ended),
+            ("Running", Some((2, running.clone())), Run::Previous),
+            ("Running", Some((3, running.clone())), Run::Removed),
+            ("Pending", Some((1, waiting.clone())), Run::Going),
+            ("Failed", Some((1, ended)), Run::Ended),
+            ("Failed", Some((1, running)), Run::Silent),
+            ("Failed", Some((1, waiting)), Run::Forgotten),
+            ("Failed", None, Run::Forgotten),
+            ("Running", None, Run::Going),
+        ] {
+            assert_eq!(run(phase, container.clone()), expected, "{phase} {container:?}");
+        }
     }
 }

@@ -46,10 +46,14 @@ async fn pass(watching: &Watching) -> Result<(), ClusterError> {
         .collect::<HashSet<_>>()
         .into_iter()
         .collect();
-    let rows = report::rows_behind(&watching.context.pool, &ids).await;
-    let Some(rows) = watching.written(rows.map_err(Into::into)) else {
-        return Ok(());
-    };
+    let mut rows = Vec::new();
+    if !ids.is_empty() {
+        let behind = report::rows_behind(&watching.context.pool, &ids).await;
+        let Some(behind) = watching.written(behind.map_err(Into::into)) else {
+            return Ok(());
+        };
+        rows = behind;
+    }
     let rows: HashMap<Uuid, Lifecycle> = rows.into_iter().map(|row| (row.id, row.lifecycle)).collect();
     let grace =
         TimeDelta::seconds(i64::try_from(watching.context.config.orphan_grace_seconds).unwrap_or(i64::MAX / 1000));

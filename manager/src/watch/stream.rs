@@ -7,16 +7,18 @@ use futures::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::LogParams;
-use octopus_shared::db::report::{Chunk, StreamCursor};
+use octopus_shared::db::report::{Chunk, Opened, StreamCursor};
 use octopus_shared::log::Gap;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use uuid::Uuid;
 
 use super::chunk::{Batch, NextFile, Passed, Resume, nanoseconds};
 use super::files::Files;
+use super::flow::Flow;
 use super::line::{OVERLAP, Raw, Splitter, Stamped};
 use super::pace::{Due, Pace};
 use super::reader::Reader;
-use super::writer::Message;
+use super::writer::{Message, Said};
 
 /// A chunk is written when it is full, or when its time has come ([`Pace`]).
 const FULL: usize = 64 << 10;
@@ -26,7 +28,11 @@ const QUESTION: Duration = Duration::from_secs(5);
 /// How far a log was read, and what is known of it.
 pub(super) struct Progress {
     pub(super) cursor: StreamCursor,
+    /// The spool of another manager, in which the lines that follow may be.
+    pub(super) spooled_by: Option<Uuid>,
     pub(super) files: Files,
+    /// How fast it was printed.
+    flow: Flow,
     /// Holes that are not stored yet.
     pub(super) gaps: Vec<Gap>,
     /// The last stored line did not come in the last read.
@@ -40,15 +46,39 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(cursor: StreamCursor) -> Self {
+    pub(super) fn new(opened: Opened) -> Self {
         Self {
-            cursor,
+            flow: Flow::resumed(&opened.cursor),
+            cursor: opened.cursor,
+            spooled_by: opened.spooled_by,
             files: Files::default(),
             gaps: Vec::new(),
             missed: false,
             ended: None,
             next: None,
             attached: false,
+        }
+    }
+
+    /// Puts a hole on record.
+    fn note(&mut self, gap: Gap) {
+        self.gaps.push(self.flow.estimated(gap));
+    }
+
+    /// The same of a change of files at which lines may have been missed. `over`: nothing more comes.
+    pub(super) fn note_rotation(&mut self, over: bool) {
+        if let Some(gap) = self.files.unproven(over) {
+            self.note(gap);
+        }
+    }
+}
+
+impl Progress {
+    /// A hole that another manager may be able to fill: nothing new has come since it stopped.
+    pub(super) fn before_us(&mut self, gap: Gap) -> Gap {
+        match self.spooled_by.take() {
+            Some(spool) => gap.spooled_by(spool),
+            None => gap,
         }
     }
 }
@@ -203,6 +233,7 @@ impl Taking<'_> {
     async fn run(mut self, mut stream: std::pin::Pin<Box<impl AsyncBufRead>>) -> Option<Read> {
         let mut splitter = Splitter::default();
         let end = loop {
+            self.wait_for_share().await?;
             let read = tokio::select! {
                 read = timeout_at(self.pace.next(), stream.fill_buf()) => read,
                 () = self.reader.watching.lost.cancelled() => return None,
@@ -222,6 +253,7 @@ impl Taking<'_> {
             let taken = bytes.len();
             let lines = splitter.push(bytes);
             stream.consume_unpin(taken);
+            self.reader.share.took(taken, Instant::now());
             self.pace.bytes_came(Instant::now());
             for line in &lines {
                 if !self.line(line).await? {
@@ -232,6 +264,24 @@ impl Taking<'_> {
             self.go_on().await?;
         };
         self.ended(end, splitter.rest()).await
+    }
+
+    /// Pauses while the process is ahead of its rate. What is read by then does not wait with it.
+    async fn wait_for_share(&mut self) -> Option<()> {
+        let Some(until) = self.reader.share.pauses_until(Instant::now()) else {
+            return Some(());
+        };
+        if self.pace.is_flush_before(until) {
+            self.flush().await?;
+        }
+        let begins = Instant::now();
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = self.reader.watching.lost.cancelled() => return None,
+        }
+        metrics::counter!("octopus_log_pauses_total").increment(1);
+        self.pace.paused(begins.elapsed());
+        Some(())
     }
 
     /// Takes a line. False: it is not the function's.
@@ -262,7 +312,7 @@ impl Taking<'_> {
         self.progress.files.read(nanoseconds(line.at), line.content.len());
         let passed = self.resume.pass(line);
         self.store(passed);
-        if self.batch.data.len() >= FULL {
+        if self.batch.text.len() >= FULL {
             self.flush().await?;
         }
         Some(true)
@@ -279,7 +329,7 @@ impl Taking<'_> {
         if looks && self.pace.is_long_since_look(now) {
             self.look_at_head().await;
         }
-        self.progress.gaps.extend(self.progress.files.unproven(false));
+        self.progress.note_rotation(false);
         Some(())
     }
 
@@ -377,9 +427,13 @@ impl Taking<'_> {
     fn store(&mut self, passed: Passed) {
         let lines = match passed {
             Passed::Nothing => return,
-            Passed::New(lines) => lines,
+            Passed::New(lines) => {
+                self.progress.spooled_by = None;
+                lines
+            }
             Passed::AfterGap(lines, gap) => {
-                self.progress.gaps.push(gap);
+                let gap = self.progress.before_us(gap);
+                self.progress.note(gap);
                 // What was missed on the way to this file is part of the gap.
                 if let Some(first) = lines.first() {
                     self.progress.files.entered(nanoseconds(first.at));
@@ -399,15 +453,16 @@ impl Taking<'_> {
                 if !follows {
                     // The halves are of two lines: a file in between was passed over.
                     line = line.second_half();
-                    self.progress.gaps.push(Gap {
+                    self.progress.note(Gap {
                         from: self.progress.cursor.time,
                         to: Some(seam),
                         reason: "rotated_away".into(),
                         cut: true,
-                        bytes: None,
+                        ..Gap::default()
                     });
                 }
             }
+            self.progress.flow.read(nanoseconds(line.at), line.content.len() + 1);
             self.batch.push(&mut self.progress.cursor, &line);
         }
     }
@@ -428,11 +483,22 @@ impl Taking<'_> {
             lines: batch.lines,
             first_at,
             last_at,
-            data: batch.data,
+            size: batch.size,
+            text: batch.text.finish(),
+            before: batch.before,
             cursor: self.progress.cursor.clone(),
             gaps: std::mem::take(&mut self.progress.gaps),
+            seams: batch.seams,
         };
-        self.reader.chunks.send(Message::Chunk(chunk)).await.ok()
+        let begins = Instant::now();
+        let room = self.reader.share.room(batch.size.unsigned_abs() as usize).await?;
+        let said = Said {
+            message: Message::Chunk(chunk),
+            room: Some(room),
+        };
+        let sent = self.reader.chunks.send(said).await.ok();
+        self.pace.paused(begins.elapsed());
+        sent
     }
 }
 

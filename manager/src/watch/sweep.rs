@@ -64,7 +64,8 @@ async fn remove_finished(watching: &Watching) {
         let removed = watching
             .context
             .cluster
-            .delete::<Pod>(&pod.name, &pod.uid, Deletion::Graceful)
+            // Its end was seen and its log is stored. If somebody else deleted it, its kubelet may be long in confirming that.
+            .delete::<Pod>(&pod.name, &pod.uid, Deletion::Within(0))
             .await;
         if let Err(error) = removed {
             tracing::info!(pod.name = %pod.name, error = %error, "a finished pod could not be removed yet");
@@ -85,11 +86,14 @@ async fn resume_streams(watching: &Watching, logs: &Logs) {
 /// Tells the API what is seen of the cluster.
 pub(super) async fn report_cluster(watching: &Watching) {
     loop {
+        let was_away = !watching.context.health.cluster();
         let seen = look(watching).await;
         let reachable = seen.reachable;
         let stored = report::report_cluster(&watching.context.pool, &watching.watch, &seen).await;
-        watching.written(stored);
-        if !answered(watching, reachable).await {
+        if watching.written(stored) == Some(true) {
+            watching.hindered.notify_one();
+        }
+        if !answered(watching, was_away, reachable).await {
             return;
         }
     }
@@ -98,16 +102,16 @@ pub(super) async fn report_cluster(watching: &Watching) {
 /// Looks whether the API server answers, where another manager reports it.
 pub(super) async fn ask_cluster(watching: &Watching) {
     loop {
-        let reachable = watching.context.cluster.ping().await.is_ok();
-        if !answered(watching, reachable).await {
+        let was_away = !watching.context.health.cluster();
+        let reachable = watching.context.cluster_answers().await;
+        if !answered(watching, was_away, reachable).await {
             return;
         }
     }
 }
 
 /// Remembers whether the API server answers, and sleeps until it is to be asked again. False: the watch is over.
-async fn answered(watching: &Watching, reachable: bool) -> bool {
-    let was_away = !watching.context.health.cluster();
+async fn answered(watching: &Watching, was_away: bool, reachable: bool) -> bool {
     watching.context.health.set_cluster(reachable);
     if reachable && was_away {
         watching.returned.notify_waiters();
@@ -118,7 +122,7 @@ async fn answered(watching: &Watching, reachable: bool) -> bool {
 async fn look(watching: &Watching) -> ClusterReport {
     let cluster = &watching.context.cluster;
     let reconcile_halted = watching.context.health.halted();
-    let looked = async { Ok::<_, ClusterError>((cluster.ping().await?, cluster.quotas().await?)) };
+    let looked = async { Ok::<_, ClusterError>((watching.context.ping().await?, cluster.quotas().await?)) };
     match looked.await {
         Ok((version, quotas)) => ClusterReport {
             reachable: true,

@@ -128,6 +128,23 @@ pub async fn register(
     Ok(())
 }
 
+/// Says which spool a manager holds, and ends the leases of those that held it before: they are dead, for only one process at a
+/// time can hold it. Answers how many.
+///
+/// # Errors
+/// When Postgres is away; those leases then end by themselves.
+pub async fn succeed(pool: &PgPool, instance: Uuid, spool: Uuid) -> Result<u64, sqlx::Error> {
+    let ended = sqlx::query!(
+        "with heir as (update manager set spool = $2 where instance = $1)
+         update manager set lease_until = now() where spool = $2 and instance <> $1 and lease_until > now()",
+        instance,
+        spool
+    )
+    .execute(pool)
+    .await?;
+    Ok(ended.rows_affected())
+}
+
 /// Extends a lease that has not ended. False: it has, and everything it held belongs to others.
 ///
 /// # Errors
@@ -261,15 +278,19 @@ pub async fn finish(pool: &PgPool, ended: &[(i64, i64, &Outcome)]) -> Result<Vec
     .await
 }
 
-/// Gives a command back, to be tried again after `delay`. `failed` counts it as an attempt. False: it was not ours.
+/// Gives a command back, to be tried again after `delay`. `failed` counts it as an attempt. A build that did not fail is as one
+/// that nobody has begun: its deadline counts again. False: it was not ours.
 ///
 /// # Errors
 /// When Postgres is away.
 pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bool) -> Result<bool, sqlx::Error> {
     let given = sqlx::query!(
         "with ours as (delete from command_lease where seq = $1 and token = $2 returning *)
-         insert into command_ready (seq, cluster, kind, version, key, priority, run_at, attempts, rescues)
-         select seq, cluster, kind, version, key, priority, now() + $3, attempts + $4, rescues from ours",
+         insert into command_ready (seq, cluster, kind, version, key, priority, run_at, attempts, rescues, deadline)
+         select o.seq, o.cluster, o.kind, o.version, o.key, o.priority, now() + $3, o.attempts + $4, o.rescues,
+                case when o.kind = 'declare_function' and $4 = 0
+                     then c.created_at + make_interval(secs => c.deadline_seconds) end
+           from ours o join command c on c.seq = o.seq",
         claim.seq,
         claim.token,
         interval(delay),
@@ -280,14 +301,16 @@ pub async fn give_back(pool: &PgPool, claim: &Claim, delay: Duration, failed: bo
     Ok(given.rows_affected() == 1)
 }
 
-/// Makes the partitions of the coming days and drops those older than `keep_days`.
+/// Makes the partitions of the coming days and drops those older than `keep_days`, one table after the other.
 ///
 /// # Errors
 /// When Postgres is away; the next call mends it.
 pub async fn maintain_partitions(pool: &PgPool, keep_days: i32) -> Result<(), sqlx::Error> {
-    sqlx::query!("select maintain_partitions($1)", keep_days)
-        .execute(pool)
-        .await?;
+    for parent in ["command", "process_event", "log_chunk"] {
+        sqlx::query!("select maintain_partitions($1, $2)", keep_days, parent)
+            .execute(pool)
+            .await?;
+    }
     Ok(())
 }
 

@@ -1,18 +1,23 @@
 //! Request -> rows. What a 202 promises is written by the database in the same transaction (`accept_command` of the migrations).
 
-use serde_json::{Value, json};
-use sqlx::{PgConnection, PgExecutor, PgPool};
+mod store;
+
+use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::command::{CommandKind, MAX_DEADLINE_SECONDS, MAX_REPLICAS, Request, VERSION};
+use self::store::{Row, Stored, declare, store};
+use super::view::{self, CommandView, ProcessView};
+use crate::command::{CommandKind, MAX_DEADLINE_SECONDS, MAX_REPLICAS, Request};
 use crate::error::Invalid;
-use crate::function::{Source, validate_name};
+use crate::function::validate_name;
 
 /// Who asks, and under which conditions.
 #[derive(Clone, Debug, Default)]
 pub struct Asker {
     /// Name of the token, or of the program that enqueues.
     pub name: String,
+    /// SHA-256 of the token, which has to be valid when the command is stored. None: the program itself asks.
+    pub token: Option<[u8; 32]>,
     /// `Idempotency-Key` and the hash of the request that it belongs to.
     pub idempotency: Option<Idempotency>,
     /// W3C trace context.
@@ -31,10 +36,12 @@ pub struct Idempotency {
 }
 
 /// What was stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// The command.
-    pub command: Uuid,
+    /// The command as it stands.
+    pub command: CommandView,
+    /// The process that a start makes.
+    pub process: Option<ProcessView>,
     /// Whether an earlier request with the same key had stored it.
     pub replayed: bool,
 }
@@ -61,6 +68,9 @@ pub enum EnqueueError {
         /// What to do.
         remedy: Option<String>,
     },
+    /// The token of the asker is unknown, expired or revoked.
+    #[error("the token is unknown, expired or revoked")]
+    Unauthenticated,
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -94,32 +104,47 @@ impl From<sqlx::Error> for EnqueueError {
 pub async fn enqueue(pool: &PgPool, request: &Request, asker: &Asker) -> Result<Accepted, EnqueueError> {
     validate(request).map_err(EnqueueError::Invalid)?;
     validate_deadline(request, asker.deadline_seconds).map_err(|invalid| EnqueueError::Invalid(vec![invalid]))?;
-    if let Some(accepted) = replay(pool, asker).await? {
-        return Ok(accepted);
+    if let Some(command) = replay(pool, asker).await? {
+        return read(pool, command).await;
     }
     let row = Row::new(request);
     let stored = match request {
         Request::DeclareFunction { source, .. } => declare(pool, source, &row, asker).await,
         // One statement is a transaction of its own, and takes one journey to Postgres instead of three.
-        _ => insert(pool, &row, asker).await,
+        _ => store(pool, &row, asker).await,
     };
     match stored {
-        Ok(()) => Ok(Accepted {
-            command: row.id,
+        Ok(Some(Stored { command, for_image })) => Ok(Accepted {
+            process: match request {
+                Request::StartProcess { spec, .. } => ProcessView::requested(&command, for_image, spec),
+                _ => None,
+            },
+            command,
             replayed: false,
         }),
+        Ok(None) => Err(EnqueueError::Unauthenticated),
         // The same request under the same key may have been stored since the first look: it then failed on that key, or
         // on what the other one did (a function is deleted once).
-        Err(error) => replay(pool, asker).await?.ok_or_else(|| error.into()),
+        Err(error) => match replay(pool, asker).await? {
+            Some(command) => read(pool, command).await,
+            None => Err(error.into()),
+        },
     }
 }
 
-/// Stores a declaration and its source together.
-async fn declare(pool: &PgPool, source: &Source, row: &Row<'_>, asker: &Asker) -> Result<(), sqlx::Error> {
-    let mut transaction = crate::db::begin(pool).await?;
-    put_bundle(&mut transaction, source).await?;
-    insert(&mut *transaction, row, asker).await?;
-    transaction.commit().await
+/// What an earlier request stored.
+async fn read(pool: &PgPool, command: Uuid) -> Result<Accepted, EnqueueError> {
+    let command = view::command(pool, command).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let process = if command.kind == CommandKind::StartProcess.as_str() {
+        view::process_of(pool, &command).await?
+    } else {
+        None
+    };
+    Ok(Accepted {
+        command,
+        process,
+        replayed: true,
+    })
 }
 
 fn validate(request: &Request) -> Result<(), Vec<Invalid>> {
@@ -165,7 +190,8 @@ fn validate_deadline(request: &Request, seconds: Option<i32>) -> Result<(), Inva
     }
 }
 
-async fn replay(pool: &PgPool, asker: &Asker) -> Result<Option<Accepted>, EnqueueError> {
+/// The command that an earlier request with the same key stored.
+async fn replay(pool: &PgPool, asker: &Asker) -> Result<Option<Uuid>, EnqueueError> {
     let Some(idempotency) = &asker.idempotency else {
         return Ok(None);
     };
@@ -176,127 +202,14 @@ async fn replay(pool: &PgPool, asker: &Asker) -> Result<Option<Accepted>, Enqueu
     )
     .fetch_optional(pool)
     .await?;
+    if let (Some(_), Some(token)) = (&known, &asker.token)
+        && view::token(pool, token).await?.is_none()
+    {
+        return Err(EnqueueError::Unauthenticated);
+    }
     match known {
         None => Ok(None),
-        Some(row) if row.request_hash == idempotency.request_hash => Ok(Some(Accepted {
-            command: row.command_id,
-            replayed: true,
-        })),
+        Some(row) if row.request_hash == idempotency.request_hash => Ok(Some(row.command_id)),
         Some(_) => Err(EnqueueError::KeyReused),
     }
-}
-
-async fn put_bundle(connection: &mut PgConnection, source: &Source) -> Result<(), sqlx::Error> {
-    sqlx::query!(
-        "insert into bundle (sha256, format, content) values ($1, $2, $3) on conflict do nothing",
-        &source.sha256(),
-        source.format.as_str(),
-        source.content
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// The columns of a command that its sender fills.
-struct Row<'a> {
-    id: Uuid,
-    cluster: &'a str,
-    kind: CommandKind,
-    function_name: Option<&'a str>,
-    revision_id: Option<Uuid>,
-    process_id: Option<Uuid>,
-    target_command: Option<Uuid>,
-    payload: Value,
-}
-
-impl<'a> Row<'a> {
-    fn new(request: &'a Request) -> Self {
-        let blank = |kind| Row {
-            id: Uuid::now_v7(),
-            cluster: "",
-            kind,
-            function_name: None,
-            revision_id: None,
-            process_id: None,
-            target_command: None,
-            payload: json!({}),
-        };
-        match request {
-            Request::DeclareFunction { name, spec, source } => Row {
-                cluster: &spec.cluster,
-                function_name: Some(name),
-                revision_id: Some(Uuid::now_v7()),
-                payload: json!({ "spec": spec, "bundle": hex::encode(source.sha256()) }),
-                ..blank(CommandKind::DeclareFunction)
-            },
-            Request::DeleteFunction { name } => Row {
-                function_name: Some(name),
-                ..blank(CommandKind::DeleteFunction)
-            },
-            Request::StartProcess {
-                function,
-                revision,
-                spec,
-            } => Row {
-                function_name: Some(function),
-                process_id: Some(Uuid::now_v7()),
-                payload: json!({ "kind": spec.kind, "revision": revision, "spec": spec }),
-                ..blank(CommandKind::StartProcess)
-            },
-            Request::RestartProcess { process } => Row {
-                process_id: Some(*process),
-                ..blank(CommandKind::RestartProcess)
-            },
-            Request::UpdateProcess { process, revision } => Row {
-                process_id: Some(*process),
-                payload: json!({ "revision": revision }),
-                ..blank(CommandKind::UpdateProcess)
-            },
-            Request::ScaleProcess { process, replicas } => Row {
-                process_id: Some(*process),
-                payload: json!({ "replicas": replicas }),
-                ..blank(CommandKind::ScaleProcess)
-            },
-            Request::KillProcess { process, options } => Row {
-                process_id: Some(*process),
-                payload: json!(options),
-                ..blank(CommandKind::KillProcess)
-            },
-            Request::RequeueCommand { command } => Row {
-                target_command: Some(*command),
-                ..blank(CommandKind::RequeueCommand)
-            },
-            Request::CancelCommand { command } => Row {
-                target_command: Some(*command),
-                ..blank(CommandKind::CancelCommand)
-            },
-        }
-    }
-}
-
-async fn insert(executor: impl PgExecutor<'_>, row: &Row<'_>, asker: &Asker) -> Result<(), sqlx::Error> {
-    let idempotency = asker.idempotency.as_ref();
-    sqlx::query!(
-        "insert into command (id, cluster, kind, version, function_name, revision_id, process_id, target_command, payload,
-                              requested_by, idempotency_key, request_hash, trace_parent, deadline_seconds)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-        row.id,
-        row.cluster,
-        row.kind.as_str(),
-        VERSION,
-        row.function_name,
-        row.revision_id,
-        row.process_id,
-        row.target_command,
-        row.payload,
-        asker.name,
-        idempotency.map(|idempotency| idempotency.key.as_str()),
-        idempotency.map(|idempotency| idempotency.request_hash.as_slice()),
-        asker.trace_parent,
-        asker.deadline_seconds,
-    )
-    .execute(executor)
-    .await?;
-    Ok(())
 }

@@ -1,4 +1,4 @@
-"""Prints much, or oddly: `flood LINES BYTES_A_SECOND` (0: as fast as it can), or `odd`."""
+"""Prints much, slowly or oddly: `flood LINES BYTES_A_SECOND` (0: as fast as it can), `tick LINES LINES_A_SECOND`, or `odd`."""
 
 import os
 import sys
@@ -43,6 +43,12 @@ def flood(lines, rate):
                 time.sleep(max(0, begins + printed / rate - time.monotonic()))
 
 
+def tick(lines, rate):
+    for number in range(int(lines)):
+        write(b"line %d\n" % number)
+        time.sleep(1 / float(rate))
+
+
 def odd():
     for line in ODD:
         write(line + b"\n")
@@ -52,4 +58,4 @@ def odd():
     write(b"\nno newline")
 
 
-{"flood": flood, "odd": odd}[sys.argv[1]](*sys.argv[2:])
+{"flood": flood, "tick": tick, "odd": odd}[sys.argv[1]](*sys.argv[2:])

@@ -9,6 +9,9 @@ use uuid::Uuid;
 
 use crate::sse::Events;
 
+/// Between two looks at what is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// The API with a token.
 #[derive(Clone)]
 pub struct Client {
@@ -86,6 +89,18 @@ impl Client {
         value
     }
 
+    /// The same, as text.
+    pub async fn get_text(&self, path: &str) -> String {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+            .header("accept", "text/plain");
+        let answer = request.send().await.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
+        answer.text().await.expect("text")
+    }
+
     async fn accepted(&self, method: Method, path: &str, body: &Value) -> Value {
         let (status, value) = self.send(method, path, body).await;
         assert_eq!(status, StatusCode::ACCEPTED, "{path}: {value}");
@@ -137,13 +152,21 @@ impl Client {
         self.get(&format!("/api/v1/processes/{id}")).await
     }
 
-    /// Waits until a process shows a value in a field.
+    /// Waits until a process shows a value in a field. Panics with all that it shows when the time is over.
     pub async fn shows(&self, id: Uuid, field: &str, value: &str, seconds: u64) -> Value {
-        until(&format!("process {id} to show {field} {value}"), seconds, async || {
+        let ends = Instant::now() + Duration::from_secs(seconds);
+        let mut ticks = interval(LOOK_EVERY);
+        loop {
+            ticks.tick().await;
             let shown = self.process(id).await;
-            (shown[field] == value).then_some(shown)
-        })
-        .await
+            if shown[field] == value {
+                return shown;
+            }
+            assert!(
+                Instant::now() < ends,
+                "waited {seconds} s for {field} {value} of {shown}"
+            );
+        }
     }
 
     /// All transitions of a process.
@@ -154,21 +177,22 @@ impl Client {
 
     /// The whole log of a process, byte for byte.
     pub async fn log(&self, id: Uuid) -> Vec<u8> {
-        self.log_as(id, "text/plain").await
-    }
-
-    /// The lines of the log of a process, and what else stands between them.
-    pub async fn log_lines(&self, id: Uuid) -> Vec<Value> {
-        let log = self.log_as(id, "application/x-ndjson").await;
-        let lines = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines
-            .map(|line| serde_json::from_slice(line).expect("JSON"))
-            .filter(|line: &Value| line["cursor"].is_string())
-            .collect()
-    }
-
-    async fn log_as(&self, id: Uuid, accept: &str) -> Vec<u8> {
         let mut all = Vec::new();
+        self.log_as(id, "text/plain", |page| all.extend_from_slice(page)).await;
+        all
+    }
+
+    /// The log of a process as it is in NDJSON: lines, holes and the end.
+    pub async fn log_lines(&self, id: Uuid, mut see: impl FnMut(&Value)) {
+        self.log_as(id, "application/x-ndjson", |page| {
+            for line in page.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                see(&serde_json::from_slice(line).expect("JSON"));
+            }
+        })
+        .await;
+    }
+
+    async fn log_as(&self, id: Uuid, accept: &str, mut see: impl FnMut(&[u8])) {
         let mut after = "0.0".to_owned();
         loop {
             let url = format!("{}/api/v1/processes/{id}/logs?after={after}&limit=20000", self.url);
@@ -181,10 +205,10 @@ impl Client {
                 .and_then(|cursor| cursor.to_str().ok())
                 .map(str::to_owned);
             let bytes = answer.bytes().await.expect("a body");
-            all.extend_from_slice(&bytes);
+            see(&bytes);
             match next {
                 Some(next) if next != after && !bytes.is_empty() => after = next,
-                _ => return all,
+                _ => return,
             }
         }
     }
@@ -207,6 +231,14 @@ impl Client {
             }
         }
     }
+
+    /// Follows the transitions of all processes, from now on.
+    pub async fn feed(&self) -> Events {
+        let request = self.http.get(format!("{}/api/v1/events", self.url));
+        let answer = request.bearer_auth(&self.token).send().await.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::OK);
+        Events::new(answer)
+    }
 }
 
 fn id(value: &Value) -> Uuid {
@@ -219,7 +251,7 @@ fn id(value: &Value) -> Uuid {
 /// Looks again and again until there is something to see. Panics with `what` when the time is over.
 pub async fn until<T>(what: &str, seconds: u64, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let ends = Instant::now() + Duration::from_secs(seconds);
-    let mut ticks = interval(Duration::from_millis(100));
+    let mut ticks = interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
         if let Some(seen) = look().await {

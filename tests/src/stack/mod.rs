@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod containers;
+pub mod faulty;
 pub mod link;
 pub mod namespace;
 pub mod programs;
@@ -15,6 +16,7 @@ use sqlx::PgPool;
 use crate::postgres::{Apart, Database};
 use crate::stack::client::Client;
 use crate::stack::containers::{Containers, containers};
+use crate::stack::faulty::Faulty;
 use crate::stack::link::Link;
 use crate::stack::namespace::Namespace;
 use crate::stack::programs::{Program, Programs};
@@ -72,6 +74,16 @@ impl Stack {
             registry,
         };
         (Self::set_up(name, &id, database, namespace, &push).await, links)
+    }
+
+    /// The same as [`Stack::start`], with a proxy between managers and the API server that can replace answers.
+    pub async fn faulty(name: &str) -> (Self, Faulty) {
+        let shared = containers().await;
+        let id = id();
+        let namespace = Namespace::create(&shared.kubeconfig, &id).await;
+        let faulty = namespace.before().await;
+        let stack = Self::set_up(name, &id, Database::empty().await, namespace, &shared.registry_push).await;
+        (stack, faulty)
     }
 
     async fn set_up(name: &str, id: &str, database: Database, namespace: Namespace, push: &str) -> Self {

@@ -10,6 +10,7 @@ use kube::core::GroupVersionKind;
 use serde_json::Value;
 
 use super::containers::scratch;
+use super::faulty::{self, Faulty};
 
 /// What users apply to their cluster.
 const APPLIED: [&str; 5] = [
@@ -75,8 +76,20 @@ impl Namespace {
 
     /// Lets the manager reach the API server at another port of this machine.
     pub fn reach_at(&mut self, port: u16) {
+        self.reach(&format!("https://127.0.0.1:{port}"));
+    }
+
+    /// Puts a proxy between the manager and the API server.
+    pub async fn before(&self) -> Faulty {
+        let (server, authority) = faulty::server(&self.kubeconfig());
+        let faulty = Faulty::before(&server, &authority).await;
+        self.reach(&format!("http://127.0.0.1:{}", faulty.port));
+        faulty
+    }
+
+    fn reach(&self, server: &str) {
         let mut kubeconfig = self.kubeconfig();
-        kubeconfig["clusters"][0]["cluster"]["server"] = format!("https://127.0.0.1:{port}").into();
+        kubeconfig["clusters"][0]["cluster"]["server"] = server.into();
         std::fs::write(&self.kubeconfig, kubeconfig.to_string()).expect("a file");
     }
 

@@ -23,6 +23,8 @@ struct Fake {
     writes: Mutex<Vec<String>>,
     /// How many uploads fail first.
     failures: AtomicUsize,
+    /// What it then asks for, in `Retry-After`.
+    patience: Option<&'static str>,
     /// Answered to every mount: 201 or 202.
     mounts: bool,
 }
@@ -78,7 +80,11 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, headers
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
                 .is_ok();
             if failing {
-                return (StatusCode::SERVICE_UNAVAILABLE, "busy").into_response();
+                let busy = (StatusCode::SERVICE_UNAVAILABLE, "busy");
+                return match fake.patience {
+                    Some(seconds) => ([(header::RETRY_AFTER, seconds)], busy).into_response(),
+                    None => busy.into_response(),
+                };
             }
             assert!(query.starts_with("_state=a%3D&digest="), "{query}");
             assert_eq!(digest(&query), layer::digest(&body));
@@ -275,4 +281,34 @@ async fn a_registry_that_is_away_is_another_matter_than_one_that_says_no() {
         "{absent}"
     );
     assert!(!absent.to_string().contains("secret"));
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_for_patience_is_left_alone() {
+    let fake = Arc::new(Fake {
+        failures: 1.into(),
+        patience: Some("30"),
+        ..Fake::default()
+    });
+    let address = serve(Arc::clone(&fake)).await;
+    let cache = tempfile::tempdir().unwrap();
+    let builder = builder(&address, &cache);
+    let plan = builder.plan(&source("x = 1")).await.unwrap();
+    let asked = |error: &BuildError| error.away.as_ref().unwrap().asked.as_secs();
+    let busy = builder.build(&plan, &NoCache, None, &NoLog).await.unwrap_err();
+    assert_eq!((busy.fault, asked(&busy)), (BuildFault::Unreachable, 30), "{busy}");
+    builder
+        .supplies()
+        .missed(busy.away.as_ref().unwrap(), &busy.to_string());
+    assert_eq!(builder.supplies().missing(), [busy.to_string()]);
+
+    // Other builds leave it alone too, and make no request.
+    let writes = fake.writes.lock().unwrap().len();
+    let left = builder.build(&plan, &NoCache, None, &NoLog).await.unwrap_err();
+    assert!((1..=30).contains(&asked(&left)), "{left}");
+    assert_eq!(fake.writes.lock().unwrap().len(), writes);
+
+    builder.supplies().had(&Part::Registry(address));
+    builder.build(&plan, &NoCache, None, &NoLog).await.unwrap();
+    assert!(builder.supplies().missing().is_empty());
 }

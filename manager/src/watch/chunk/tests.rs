@@ -193,8 +193,8 @@ fn what_was_too_long_to_hold_is_on_record() {
             from: Some(3),
             to: Some(3),
             reason: "line_too_long".into(),
-            cut: false,
             bytes: Some(7),
+            ..Gap::default()
         }]
     );
 }

@@ -47,11 +47,14 @@ pub async fn look(pool: &PgPool, cluster: &str) -> Result<Seen, sqlx::Error> {
 pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<Rescued, sqlx::Error> {
     let mut transaction = crate::db::begin(pool).await?;
     let rescued = sqlx::query!(
-        "with lost as (
-             delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
+        // What a transaction of the dead one still holds is taken back when Postgres has ended that.
+        "with held as (
+             select l.seq from command_lease l join manager m on m.instance = l.instance
+              where l.cluster = $1 and m.lease_until <= now()
                 and (l.rescues < $2 or l.kind in ('kill_process', 'delete_function'))
-             returning l.*
+                for update of l skip locked
+         ), lost as (
+             delete from command_lease l using held where l.seq = held.seq returning l.*
          )
          insert into command_ready (seq, cluster, kind, version, key, priority, attempts, rescues)
          select seq, cluster, kind, version, key, priority, attempts, rescues + 1 from lost",
@@ -63,11 +66,13 @@ pub async fn rescue(pool: &PgPool, cluster: &str) -> Result<Rescued, sqlx::Error
     .rows_affected();
     let message = format!("{} managers ended while they carried it out", MAX_RESCUES + 1);
     let dead = sqlx::query!(
-        "with lost as (
-             delete from command_lease l using manager m
-              where l.cluster = $1 and m.instance = l.instance and m.lease_until <= now()
+        "with held as (
+             select l.seq from command_lease l join manager m on m.instance = l.instance
+              where l.cluster = $1 and m.lease_until <= now()
                 and l.rescues >= $2 and l.kind not in ('kill_process', 'delete_function')
-             returning l.seq
+                for update of l skip locked
+         ), lost as (
+             delete from command_lease l using held where l.seq = held.seq returning l.seq
          )
          update command c set state = 'failed', reason = $3, message = $4, remedy = $5, finished_at = now()
            from lost where c.seq = lost.seq and c.state = 'waiting'

@@ -94,5 +94,6 @@ pub async fn divide(
         cluster: cluster.to_owned(),
         shards: row.shards,
         token: row.token,
+        spool: None,
     }))
 }

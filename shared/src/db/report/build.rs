@@ -62,6 +62,30 @@ pub async fn build_started(pool: &PgPool, claim: &Claim, revision: Uuid) -> Resu
     Ok(transaction.commit().await?)
 }
 
+/// Shows why a build that has begun does not get on. What is known already is not written again.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn build_stands(
+    pool: &PgPool,
+    claim: &Claim,
+    revision: Uuid,
+    (reason, message, remedy): (&str, &str, &str),
+) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    sqlx::query!(
+        "update revision set build_reason = $2, build_message = $3, build_remedy = $4
+          where id = $1 and build_state = 'building' and (build_reason, build_message) is distinct from ($2, $3)",
+        revision,
+        reason,
+        message,
+        remedy
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
+}
+
 /// An image that was pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltImage {
@@ -103,7 +127,8 @@ pub async fn build_succeeded(
     .execute(&mut *transaction)
     .await?;
     sqlx::query!(
-        "update revision set build_state = 'ready', image = $2, config = $3, entry = $4, build_log = $5, built_at = now()
+        "update revision set build_state = 'ready', image = $2, config = $3, entry = $4, build_log = $5, built_at = now(),
+                build_reason = null, build_message = null, build_remedy = null
           where id = $1",
         revision,
         image.input_hash,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{ReportError, claimed, pod};
+use super::{ReportError, claimed, settle};
 use crate::db::claim::Claim;
 use crate::function::FunctionSpec;
 use crate::reason::Reason;
@@ -71,7 +71,7 @@ pub async fn change(
     .await?
     .rows_affected();
     if changed > 0 {
-        pod::settle_service(&mut transaction, process).await?;
+        settle::settle_service(&mut transaction, process).await?;
     }
     transaction.commit().await?;
     Ok(true)

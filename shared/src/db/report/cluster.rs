@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sqlx::PgPool;
 
-use super::{ReportError, Watch, watched};
+use super::{ReportError, Watch, hindered_services, watched};
 use crate::preflight::Preflight;
 
 /// One look at a cluster.
@@ -21,11 +21,11 @@ pub struct ClusterReport {
     pub reconcile_halted: Option<String>,
 }
 
-/// Stores one look.
+/// Stores one look. Answers whether a service has no pod, or waits for new ones: who looks why asks only then.
 ///
 /// # Errors
 /// [`ReportError`].
-pub async fn report_cluster(pool: &PgPool, watch: &Watch, report: &ClusterReport) -> Result<(), ReportError> {
+pub async fn report_cluster(pool: &PgPool, watch: &Watch, report: &ClusterReport) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
     sqlx::query!(
         "insert into cluster (name, reachable, version, quota, message, reconcile_halted)
@@ -43,7 +43,9 @@ pub async fn report_cluster(pool: &PgPool, watch: &Watch, report: &ClusterReport
     )
     .execute(&mut *transaction)
     .await?;
-    Ok(transaction.commit().await?)
+    let hindered = hindered_services(&mut *transaction, &watch.cluster).await?;
+    transaction.commit().await?;
+    Ok(!hindered.is_empty())
 }
 
 /// Stores what a preflight found. It needs no watch: it is asked for by a person, beside whoever watches.

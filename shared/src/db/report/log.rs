@@ -1,15 +1,19 @@
 //! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, NaiveDate, Utc};
-use sqlx::PgPool;
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::pod::settle_process;
+use super::hole::{self, Room};
+use super::settle::settle_process;
 use super::{ReportError, Watch, watched};
-use crate::log::Gap;
+use crate::log::{Encoded, Gap};
 
 /// One run of one container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamKey {
     /// Kubernetes' uid of the pod.
     pub pod_uid: String,
@@ -20,10 +24,12 @@ pub struct StreamKey {
 }
 
 /// How far a stream was stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamCursor {
     /// Timestamp of the last stored line, nanoseconds since 1970. None: no line yet.
     pub time: Option<i64>,
+    /// The earliest timestamp of all stored lines.
+    pub first: Option<i64>,
     /// The latest timestamp of all stored lines: later than `time` when the node's clock was set back.
     pub latest: Option<i64>,
     /// Lines stored with exactly that timestamp.
@@ -39,12 +45,12 @@ pub struct StreamCursor {
 }
 
 /// How a stream ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     /// Holes found last, in order; none when it was read to the end.
     pub gaps: Vec<Gap>,
     /// How the end of the container was known: `seen`, `inferred` or `unknown`.
-    pub end: &'static str,
+    pub end: Cow<'static, str>,
 }
 
 /// A stream that is not sealed.
@@ -61,7 +67,7 @@ pub struct OpenStream {
 }
 
 /// Lines of one stream, ready to be stored, and the cursor after them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chunk {
     /// The process.
     pub process_id: Uuid,
@@ -77,13 +83,57 @@ pub struct Chunk {
     pub first_at: DateTime<Utc>,
     /// The latest one.
     pub last_at: DateTime<Utc>,
-    /// The lines (`shared::log`).
-    pub data: Vec<u8>,
-    /// The stream's cursor after it.
+    /// Bytes that were printed, with a newline for each line.
+    pub size: i32,
+    /// The lines.
+    pub text: Encoded,
+    /// The stream's cursor before it.
+    pub before: StreamCursor,
+    /// The same after it.
     pub cursor: StreamCursor,
-    /// Holes found before or within it.
+    /// Holes found before or within it. One that may be filled is before its first line.
     pub gaps: Vec<Gap>,
+    /// Its lines that the node has in two pieces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<Seam>,
 }
+
+/// Where a rotation cut a line in two: who reads the node's next file alone has its end as a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seam {
+    /// Lines of the chunk before it.
+    pub line: usize,
+    /// Timestamp of its end, nanoseconds since 1970.
+    pub at: i64,
+    /// Bytes before its end.
+    pub offset: usize,
+}
+
+/// A stream that goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    /// From where.
+    pub cursor: StreamCursor,
+    /// The spool of another manager, in which lines after the cursor may be.
+    pub spooled_by: Option<Uuid>,
+}
+
+/// The cursor of a row of `log_stream`.
+macro_rules! stored_cursor {
+    ($row:expr) => {
+        $crate::db::report::StreamCursor {
+            time: $row.cursor_time,
+            first: $row.first_at.and_then(|at| at.timestamp_nanos_opt()),
+            latest: $row.last_at.and_then(|at| at.timestamp_nanos_opt()),
+            count: $row.cursor_count,
+            hash: $row.cursor_hash,
+            chain: $row.chain.or(($row.lines == 0).then(Vec::new)),
+            lines: $row.lines,
+            bytes: $row.bytes,
+        }
+    };
+}
+pub(super) use stored_cursor;
 
 /// Opens a stream, or finds it as it was left. None: it is sealed.
 ///
@@ -95,21 +145,23 @@ pub async fn open_stream(
     process: Uuid,
     attempt: i32,
     key: &StreamKey,
-) -> Result<Option<StreamCursor>, ReportError> {
+) -> Result<Option<Opened>, ReportError> {
     let mut transaction = watched(pool, watch).await?;
     sqlx::query!(
-        "insert into log_stream (process_id, pod_uid, container, restart, attempt) values ($1, $2, $3, $4, $5)
+        "insert into log_stream (process_id, pod_uid, container, restart, attempt, spool) values ($1, $2, $3, $4, $5, $6)
          on conflict do nothing",
         process,
         key.pod_uid,
         key.container,
         key.restart,
-        attempt
+        attempt,
+        watch.spool
     )
     .execute(&mut *transaction)
     .await?;
     let row = sqlx::query!(
-        "select cursor_time, cursor_count, cursor_hash, chain, lines, bytes, last_at, seal from log_stream
+        "select cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at, seal, spool
+           from log_stream
           where pod_uid = $1 and container = $2 and restart = $3",
         key.pod_uid,
         key.container,
@@ -118,14 +170,9 @@ pub async fn open_stream(
     .fetch_one(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(row.seal.is_none().then_some(StreamCursor {
-        time: row.cursor_time,
-        latest: row.last_at.and_then(|at| at.timestamp_nanos_opt()),
-        count: row.cursor_count,
-        hash: row.cursor_hash,
-        chain: row.chain.or((row.lines == 0).then(Vec::new)),
-        lines: row.lines,
-        bytes: row.bytes,
+    Ok(row.seal.is_none().then_some(Opened {
+        cursor: stored_cursor!(row),
+        spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
     }))
 }
 
@@ -175,16 +222,21 @@ pub async fn open_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenStream
     .collect())
 }
 
-/// The newest chunk of each process. Processes without one are absent.
+/// The last number of each process that no other chunk may have. Processes without one are absent.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn last_seqs(pool: &PgPool, processes: &[Uuid]) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
+pub async fn last_seqs(executor: impl PgExecutor<'_>, processes: &[Uuid]) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     Ok(sqlx::query!(
-        r#"select process_id, max(seq) as "seq!" from log_chunk where process_id = any($1) group by process_id"#,
+        r#"select process_id as "process_id!", max(seq) as "seq!"
+             from (select process_id, seq from log_chunk where process_id = any($1)
+                   union all
+                   select process_id, reserved_seq from log_stream
+                    where process_id = any($1) and reserved_seq is not null) taken
+            group by process_id"#,
         processes
     )
-    .fetch_all(pool)
+    .fetch_all(executor)
     .await?
     .into_iter()
     .map(|row| (row.process_id, row.seq))
@@ -197,15 +249,29 @@ pub async fn last_seqs(pool: &PgPool, processes: &[Uuid]) -> Result<Vec<(Uuid, i
 /// [`ReportError`].
 pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Result<(), ReportError> {
     let mut transaction = watched(pool, watch).await?;
+    append(&mut transaction, watch, chunks).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Writes chunks of streams that do not have so many lines yet. Answers how many.
+pub(super) async fn insert(connection: &mut PgConnection, chunks: &[Chunk], lines: &[i64]) -> Result<u64, sqlx::Error> {
     let column = |pick: fn(&Chunk) -> &StreamKey| chunks.iter().map(pick).collect::<Vec<_>>();
     let keys = column(|chunk| &chunk.key);
     let pods: Vec<String> = keys.iter().map(|key| key.pod_uid.clone()).collect();
     let containers: Vec<String> = keys.iter().map(|key| key.container.clone()).collect();
     let restarts: Vec<i32> = keys.iter().map(|key| key.restart).collect();
-    sqlx::query!(
-        "insert into log_chunk (process_id, seq, day, pod_uid, container, restart, lines, first_at, last_at, data)
-         select * from unnest($1::uuid[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::integer[], $7::integer[],
-                              $8::timestamptz[], $9::timestamptz[], $10::bytea[])
+    Ok(sqlx::query!(
+        // The cursor says whether a chunk is stored already: its row may have been merged into another meanwhile.
+        "insert into log_chunk (process_id, seq, day, pod_uid, container, restart, lines, first_at, last_at, data, encoding,
+                                size)
+         select c.process_id, c.seq, c.day, c.pod_uid, c.container, c.restart, c.lines, c.first_at, c.last_at, c.data,
+                c.encoding, c.size
+           from unnest($1::uuid[], $2::bigint[], $3::date[], $4::text[], $5::text[], $6::integer[], $7::integer[],
+                       $8::timestamptz[], $9::timestamptz[], $10::bytea[], $11::smallint[], $12::integer[], $13::bigint[])
+                as c (process_id, seq, day, pod_uid, container, restart, lines, first_at, last_at, data, encoding, size,
+                      lines_after)
+           join log_stream s using (pod_uid, container, restart)
+          where s.lines < c.lines_after
          on conflict do nothing",
         &chunks.iter().map(|chunk| chunk.process_id).collect::<Vec<_>>(),
         &chunks.iter().map(|chunk| chunk.seq).collect::<Vec<_>>(),
@@ -216,16 +282,27 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
         &chunks.iter().map(|chunk| chunk.lines).collect::<Vec<_>>(),
         &chunks.iter().map(|chunk| chunk.first_at).collect::<Vec<_>>(),
         &chunks.iter().map(|chunk| chunk.last_at).collect::<Vec<_>>(),
-        &chunks.iter().map(|chunk| chunk.data.clone()).collect::<Vec<_>>()
+        &chunks.iter().map(|chunk| chunk.text.data.clone()).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.text.encoding).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.size).collect::<Vec<_>>(),
+        lines
     )
-    .execute(&mut *transaction)
-    .await?;
+    .execute(connection)
+    .await?
+    .rows_affected())
+}
+
+/// The same within a transaction. Answers how many chunks were written.
+pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks: &[Chunk]) -> Result<u64, sqlx::Error> {
+    let lines: Vec<i64> = chunks.iter().map(|chunk| chunk.cursor.lines).collect();
+    let written = insert(connection, chunks, &lines).await?;
     for chunk in chunks {
-        let gaps = serde_json::to_value(&chunk.gaps).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        let gaps = hole::stored(&chunk.gaps, Room::before(chunk))?;
         sqlx::query!(
             // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
             "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
-                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11, chain = $12
+                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11, chain = $12,
+                    spool = $13
               where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
             chunk.key.pod_uid,
             chunk.key.container,
@@ -238,12 +315,13 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
             chunk.first_at,
             chunk.last_at,
             gaps,
-            chunk.cursor.chain
+            chunk.cursor.chain,
+            watch.spool
         )
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     }
-    Ok(transaction.commit().await?)
+    Ok(written)
 }
 
 /// Seals a stream: from here on its pod may go. False: it was sealed before.
@@ -252,24 +330,44 @@ pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Re
 /// [`ReportError`].
 pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    let gaps = serde_json::to_value(&seal.gaps).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let sealed = set_seal(&mut transaction, watch, key, seal).await?;
+    transaction.commit().await?;
+    Ok(sealed)
+}
+
+/// The same within a transaction.
+pub(super) async fn set_seal(
+    connection: &mut PgConnection,
+    watch: &Watch,
+    key: &StreamKey,
+    seal: &Seal,
+) -> Result<bool, sqlx::Error> {
+    let room = if seal.gaps.iter().any(Gap::is_spooled) {
+        hole::at_end(connection, key).await?
+    } else {
+        None
+    };
+    let reserved = room.as_ref().map(|room| room.last);
+    let gaps = hole::stored(&seal.gaps, room)?;
     let process = sqlx::query_scalar!(
         "update log_stream
-            set gaps = gaps || $4, seal = case when gaps || $4 = '[]' then 'complete' else 'gap' end,
-                seal_reason = (gaps || $4) -> -1 ->> 'reason', seal_end = $5, sealed_at = now()
+            set gaps = gaps || $4,
+                seal = case when truncated_lines > 0 then 'truncated' when gaps || $4 = '[]' then 'complete' else 'gap' end,
+                seal_reason = case when truncated_lines > 0 then 'log_limit' else (gaps || $4) -> -1 ->> 'reason' end, seal_end = $5, sealed_at = now(),
+                reserved_seq = coalesce($6, reserved_seq)
           where pod_uid = $1 and container = $2 and restart = $3 and seal is null
          returning process_id",
         key.pod_uid,
         key.container,
         key.restart,
         gaps,
-        seal.end
+        &seal.end,
+        reserved
     )
-    .fetch_optional(&mut *transaction)
+    .fetch_optional(&mut *connection)
     .await?;
     if let Some(process) = process {
-        settle_process(&mut transaction, watch, process).await?;
+        settle_process(connection, watch, process).await?;
     }
-    transaction.commit().await?;
     Ok(process.is_some())
 }

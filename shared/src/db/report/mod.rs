@@ -4,27 +4,39 @@ mod build;
 mod change;
 mod cluster;
 mod drift;
+mod fill;
+mod hole;
+mod limit;
 mod log;
+mod merge;
+mod place;
 mod pod;
 mod process;
+mod settle;
+mod spooled;
 
 pub use build::{
-    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_started, build_succeeded, layer, put_layer,
+    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_stands, build_started, build_succeeded,
+    layer, put_layer,
 };
 pub use change::{Change, RevisionRow, change, changed, put_off, revision, scaled};
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
 pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
+pub use hole::number;
+pub use limit::{Dropped, drop_oldest};
 pub use log::{
-    Chunk, OpenStream, Seal, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream, open_streams, seal_stream,
-    set_reader,
+    Chunk, OpenStream, Opened, Seal, Seam, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream,
+    open_streams, seal_stream, set_reader,
 };
+pub use merge::{Merged, Unmerged, merge_step, unmerged};
 pub use pod::{
     FINISHED_AT_ONCE, Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pods, pods_refused,
 };
 pub use process::{
     Creation, ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of,
-    logs_open, process, rows_behind, stopping, vanished,
+    logs_open, process, processes, rows_behind, stopping, vanished,
 };
+pub use spooled::{LogMessage, Replayed, replay};
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
@@ -50,6 +62,8 @@ pub struct Watch {
     pub shards: Vec<i16>,
     /// Fencing token.
     pub token: i64,
+    /// Where its manager keeps what it has read of logs and cannot store.
+    pub spool: Option<uuid::Uuid>,
 }
 
 /// A transaction in which the claim is ours and stays ours until it ends.

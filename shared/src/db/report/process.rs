@@ -68,44 +68,56 @@ impl ProcessRow {
 /// # Errors
 /// When Postgres is away, or the row was written by a release that this one does not understand.
 pub async fn process(pool: &PgPool, id: Uuid) -> Result<ProcessRow, sqlx::Error> {
-    let row = sqlx::query!(
+    processes(pool, &[id]).await?.pop().ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Those of several processes that there are, in any order.
+///
+/// # Errors
+/// When Postgres is away, or a row was written by a release that this one does not understand.
+pub async fn processes(pool: &PgPool, ids: &[Uuid]) -> Result<Vec<ProcessRow>, sqlx::Error> {
+    let rows = sqlx::query!(
         r#"select p.id, p.name, p.function_name, r.number, r.spec as function_spec, r.entry, r.config -> 'device_map' as device_map,
                   p.spec, p.desired = 'killed' as "killed!",
                   p.kill_grace_seconds, p.kill_force, p.lifecycle as "lifecycle: Lifecycle", p.state as "state: ProcessState",
                   p.attempt, exists (select from pod d where d.process_id = p.id and d.attempt = p.attempt) as "pod_seen!",
                   p.replicas, p.restarted_at, i.repository as "repository?", i.digest as "digest?"
              from process p join revision r on r.id = p.revision_id left join image i on i.input_hash = r.image
-            where p.id = $1"#,
-        id
+            where p.id = any($1)"#,
+        ids
     )
-    .fetch_one(pool)
+    .fetch_all(pool)
     .await?;
     let unreadable = |error: serde_json::Error| sqlx::Error::Decode(error.into());
-    Ok(ProcessRow {
-        id: row.id,
-        name: row.name,
-        function: row.function_name,
-        revision: row.number,
-        function_spec: serde_json::from_value(row.function_spec).map_err(unreadable)?,
-        entry: serde_json::from_value(row.entry).map_err(unreadable)?,
-        device_map: row
-            .device_map
-            .map(serde_json::from_value)
-            .transpose()
-            .map_err(unreadable)?
-            .unwrap_or_default(),
-        spec: serde_json::from_value(row.spec).map_err(unreadable)?,
-        killed: row.killed,
-        kill_grace_seconds: row.kill_grace_seconds,
-        kill_force: row.kill_force,
-        lifecycle: row.lifecycle,
-        state: row.state,
-        attempt: row.attempt,
-        pod_seen: row.pod_seen,
-        image: row.repository.zip(row.digest),
-        replicas: row.replicas,
-        restarted_at: row.restarted_at,
-    })
+    rows.into_iter()
+        .map(|row| {
+            Ok(ProcessRow {
+                id: row.id,
+                name: row.name,
+                function: row.function_name,
+                revision: row.number,
+                function_spec: serde_json::from_value(row.function_spec).map_err(unreadable)?,
+                entry: serde_json::from_value(row.entry).map_err(unreadable)?,
+                device_map: row
+                    .device_map
+                    .map(serde_json::from_value)
+                    .transpose()
+                    .map_err(unreadable)?
+                    .unwrap_or_default(),
+                spec: serde_json::from_value(row.spec).map_err(unreadable)?,
+                killed: row.killed,
+                kill_grace_seconds: row.kill_grace_seconds,
+                kill_force: row.kill_force,
+                lifecycle: row.lifecycle,
+                state: row.state,
+                attempt: row.attempt,
+                pod_seen: row.pod_seen,
+                image: row.repository.zip(row.digest),
+                replicas: row.replicas,
+                restarted_at: row.restarted_at,
+            })
+        })
+        .collect()
 }
 
 /// Whether a process was asked to end.

@@ -3,10 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
-use super::waiting::{WaitingFor, waiting};
+use super::waiting::{WaitingFor, standing};
 
 /// A command as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,47 +72,50 @@ impl CommandView {
     }
 }
 
+/// The command of a row of [`standing!`] with the columns of a `COMMAND`.
+macro_rules! shown {
+    ($row:expr) => {{
+        let row = $row;
+        let stand = $crate::db::view::Stand {
+            cluster: row.cluster.clone(),
+            created_at: row.created_at,
+            served: row.served,
+            unserved_since: row.unserved_since,
+            for_image: row.for_image,
+            for_registry: row.for_registry,
+            away: row.away,
+            earlier: row.earlier.zip(row.earlier_at),
+        };
+        $crate::db::view::CommandView {
+            id: row.id,
+            kind: row.kind,
+            state: row.state,
+            cluster: row.cluster,
+            function: row.function_name,
+            revision: row.revision,
+            process_id: row.process_id,
+            target_command: row.target_command,
+            requested_by: row.requested_by,
+            created_at: row.created_at,
+            finished_at: row.finished_at,
+            reason: row.reason,
+            message: row.message,
+            remedy: row.remedy,
+            deadline: row.deadline,
+            failures: row.failures,
+            waiting_for: row.finished_at.is_none().then(|| stand.waiting_for()).flatten(),
+        }
+    }};
+}
+pub(in crate::db) use shown;
+
 /// One command.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn command(pool: &PgPool, id: Uuid) -> Result<Option<CommandView>, sqlx::Error> {
-    // `!`: sqlx reads from the plan what may be null, and the plan of a left join depends on how full the tables are.
-    let found = sqlx::query!(
-        r#"select c.id as "id!", c.kind as "kind!",
-                  case when l.seq is null or c.state <> 'waiting' then c.state else 'running' end as "state!",
-                  c.cluster as "cluster!", c.function_name, v.number as "revision?", c.process_id, c.target_command,
-                  c.requested_by as "requested_by!", c.created_at as "created_at!", c.finished_at, c.reason, c.message, c.remedy,
-                  c.created_at + make_interval(secs => c.deadline_seconds) as deadline, c.failures as "failures!"
-             from command c left join command_lease l on l.seq = c.seq left join revision v on v.id = c.revision_id
-            where c.id = $1"#,
-        id
-    )
-    .fetch_optional(pool)
-    .await?;
-    let Some(row) = found else { return Ok(None) };
-    let waiting_for = if row.finished_at.is_none() {
-        waiting(pool, &[id]).await?.remove(&id)
-    } else {
-        None
-    };
-    Ok(Some(CommandView {
-        id: row.id,
-        kind: row.kind,
-        state: row.state,
-        cluster: row.cluster,
-        function: row.function_name,
-        revision: row.revision,
-        process_id: row.process_id,
-        target_command: row.target_command,
-        requested_by: row.requested_by,
-        created_at: row.created_at,
-        finished_at: row.finished_at,
-        reason: row.reason,
-        message: row.message,
-        remedy: row.remedy,
-        deadline: row.deadline,
-        failures: row.failures,
-        waiting_for,
-    }))
+pub async fn command(executor: impl PgExecutor<'_>, id: Uuid) -> Result<Option<CommandView>, sqlx::Error> {
+    let found = standing!(COMMAND, " where c.id = $1", id)
+        .fetch_optional(executor)
+        .await?;
+    Ok(found.map(|row| shown!(row)))
 }

@@ -4,7 +4,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgPool;
+use sqlx::types::Json;
 use uuid::Uuid;
+
+use crate::log::Truncated;
 
 /// A pod as it was last seen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct PodView {
     /// Container statuses: name, id, state, restart count, times.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub containers: Value,
+    /// What Kubernetes warned of, the newest last: 10 at most.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::pod::PodEvent>))]
+    pub events: Value,
     /// When it was created, by the cluster's clock.
     pub created_at: DateTime<Utc>,
     /// When its containers were seen to have ended.
@@ -55,12 +61,13 @@ pub struct LogStreamView {
     pub attempt: i32,
     /// How it is read: `follow`, `poll` or `previous`.
     pub reader: String,
-    /// Lines stored.
+    /// Lines stored, with those that were dropped since and those that were filled into holes.
     pub lines: i64,
-    /// Bytes stored, without timestamps.
+    /// Bytes of these lines, without timestamps.
     pub bytes: i64,
     /// Running hash of the stored lines, as anybody can make it of what is read: for each line SHA-256 of the hash before it (32
-    /// bytes, nothing before the first line), the line, and a newline. Null: none was kept of its first lines.
+    /// bytes, nothing before the first line), the line, and a newline. Null: none was kept of its first lines, or lines were filled into
+    /// a hole.
     pub sha256: Option<String>,
     /// Timestamp of the first line.
     pub first_at: Option<DateTime<Utc>>,
@@ -75,6 +82,9 @@ pub struct LogStreamView {
     /// Known holes: `{from, to, reason}`, times in nanoseconds since 1970, null where unknown.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub gaps: Value,
+    /// What was dropped of its beginning, because the log of its process was longer than it may be.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Truncated>))]
+    pub truncated: Option<Json<Truncated>>,
     /// When it was sealed.
     pub sealed_at: Option<DateTime<Utc>>,
 }
@@ -86,7 +96,7 @@ pub struct LogStreamView {
 pub async fn pods(pool: &PgPool, process: Uuid) -> Result<Vec<PodView>, sqlx::Error> {
     sqlx::query_as!(
         PodView,
-        "select uid, name, attempt, node, phase, state, reason, message, exit_code, restart_count, containers, created_at,
+        "select uid, name, attempt, node, phase, state, reason, message, exit_code, restart_count, containers, events, created_at,
                 ended_at, gone_at
            from pod where process_id = $1 order by attempt, created_at, uid",
         process
@@ -100,13 +110,23 @@ pub async fn pods(pool: &PgPool, process: Uuid) -> Result<Vec<PodView>, sqlx::Er
 /// # Errors
 /// When Postgres is away.
 pub async fn log_streams(pool: &PgPool, process: Uuid) -> Result<Vec<LogStreamView>, sqlx::Error> {
-    sqlx::query_as!(
+    let mut streams = sqlx::query_as!(
         LogStreamView,
-        "select pod_uid, container, restart, attempt, reader, lines, bytes, encode(chain, 'hex') as sha256, first_at, last_at, seal, seal_reason, seal_end,
-                gaps, sealed_at
-           from log_stream where process_id = $1 order by attempt, created_at, pod_uid, container, restart",
+        r#"select pod_uid, container, restart, attempt, reader, lines + filled_lines as "lines!", bytes + filled_bytes as "bytes!",
+                case when filled_bytes = 0 then encode(chain, 'hex') end as sha256, first_at, last_at, seal, seal_reason, seal_end,
+                gaps, sealed_at,
+                case when truncated_lines > 0 then
+                    jsonb_build_object('lines', truncated_lines, 'bytes', truncated_bytes, 'last_at', truncated_at)
+                end as "truncated: Json<Truncated>"
+           from log_stream where process_id = $1 order by attempt, created_at, pod_uid, container, restart"#,
         process
     )
     .fetch_all(pool)
-    .await
+    .await?;
+    // What is known of lines that may come is of no use to others.
+    let gaps = streams.iter_mut().filter_map(|stream| stream.gaps.as_array_mut());
+    for gap in gaps.flatten().filter_map(Value::as_object_mut) {
+        gap.remove("room");
+    }
+    Ok(streams)
 }

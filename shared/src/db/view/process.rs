@@ -1,11 +1,15 @@
 //! Processes: what was wished for, and what is seen of it.
 
+mod requested;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use self::requested::queued;
+use super::command::CommandView;
 use super::log::last_lines;
 use super::pod::{LogStreamView, PodView, log_streams, pods};
 use super::waiting::{WaitedFor, WaitingFor, waiting};
@@ -135,6 +139,49 @@ macro_rules! rows {
     };
 }
 
+/// Processes `p` with their revision: further columns, whether the newest command about each that has not ended is looked for,
+/// which processes, and the arguments.
+macro_rules! select {
+    ($columns:literal, PENDING, $which:literal, $($argument:expr),+) => {
+        select!(
+            $columns,
+            r#", c.id as "pending?", c.created_at as "pending_since?""#,
+            " left join lateral (select o.id, o.created_at
+                                  from (select seq from command_ready where key in ('process:' || p.id, 'kill:' || p.id)
+                                        union all
+                                        select seq from command_lease where key in ('process:' || p.id, 'kill:' || p.id)) open
+                                  join command o on o.seq = open.seq
+                                 where o.state = 'waiting' order by o.seq desc limit 1) c on true",
+            $which,
+            $($argument),+
+        )
+    };
+    ($columns:literal, NOT_PENDING, $which:literal, $($argument:expr),+) => {
+        select!(
+            $columns,
+            r#", null::uuid as "pending?", null::timestamptz as "pending_since?""#,
+            "",
+            $which,
+            $($argument),+
+        )
+    };
+    ($columns:literal, $pending:literal, $joins:literal, $which:literal, $($argument:expr),+) => {
+        sqlx::query!(
+            r#"select p.id as "id!", p.name as "name!", p.function_name as "function!", v.number as "revision!", p.cluster as "cluster!",
+                      p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
+                      p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
+                      p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
+                      p.exit_code, p.endpoint, p.gone_at, p.replicas as "replicas!", p.restarted_at"#
+                + $columns
+                + $pending
+                + " from process p join revision v on v.id = p.revision_id"
+                + $joins
+                + $which,
+            $($argument),+
+        )
+    };
+}
+
 /// Up to `limit` processes before `after`, the newest first.
 ///
 /// # Errors
@@ -145,18 +192,10 @@ pub async fn processes(
     after: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<ProcessSummary>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"select p.id as "id!", p.name as "name!", p.function_name as "function!", v.number as "revision!", p.cluster as "cluster!",
-                  p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
-                  p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
-                  p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.gone_at, p.replicas as "replicas!", p.restarted_at,
-                  c.id as "pending?", c.created_at as "pending_since?"
-             from process p
-             join revision v on v.id = p.revision_id
-             left join lateral (select id, created_at from command
-                                 where process_id = p.id and state = 'waiting' order by seq desc limit 1) c on true
-            where ($1::text is null or p.function_name = $1) and ($2::text is null or p.state = $2)
+    let rows = select!(
+        "",
+        PENDING,
+        r#"            where ($1::text is null or p.function_name = $1) and ($2::text is null or p.state = $2)
               and ($3::text is null or p.kind = $3) and ($4::text is null or p.cluster = $4)
               and (not $5 or p.lifecycle < 'gone') and ($6::uuid is null or p.id < $6)
             order by p.id desc
@@ -179,44 +218,76 @@ pub async fn processes(
 /// # Errors
 /// When Postgres is away.
 pub async fn process(pool: &PgPool, id: Uuid) -> Result<Option<ProcessView>, sqlx::Error> {
-    let mut rows = sqlx::query!(
-        r#"select p.id as "id!", p.name as "name!", p.function_name as "function!", v.number as "revision!", p.cluster as "cluster!",
-                  p.kind as "kind!: ProcessKind", p.desired as "desired!", p.lifecycle as "lifecycle!: Lifecycle",
-                  p.state as "state!: ProcessState", p.attempt as "attempt!", p.requested_by as "requested_by!",
-                  p.created_at as "created_at!", p.updated_at as "updated_at!", p.reason, p.message, p.remedy,
-                  p.exit_code, p.endpoint, p.gone_at, p.replicas as "replicas!", p.restarted_at,
-                  p.spec as "spec!", p.last_event as "last_event!", c.id as "pending?", c.created_at as "pending_since?"
-             from process p
-             join revision v on v.id = p.revision_id
-             left join lateral (select id, created_at from command
-                                 where process_id = p.id and state = 'waiting' order by seq desc limit 1) c on true
-            where p.id = $1"#,
+    let rows = select!(
+        r#", p.spec as "spec!", p.last_event as "last_event!""#,
+        PENDING,
+        r#"            where p.id = $1"#,
         id
     )
     .fetch_all(pool)
     .await?;
-    let Some(row) = rows.first_mut() else { return Ok(None) };
-    let (spec, last_event) = (row.spec.take(), row.last_event);
+    let Some(first) = rows.first() else { return Ok(None) };
+    let (spec, last_event) = (first.spec.clone(), first.last_event);
     let Some(summary) = say_what_is_waited_for(pool, rows!(rows).collect()).await?.pop() else {
         return Ok(None);
     };
+    all_of(pool, summary, spec, last_event).await.map(Some)
+}
+
+/// The process of a start, as it stands beside this look at the command.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn process_of(pool: &PgPool, start: &CommandView) -> Result<Option<ProcessView>, sqlx::Error> {
+    let rows = select!(
+        r#", p.spec as "spec!", p.last_event as "last_event!""#,
+        NOT_PENDING,
+        r#"            where p.id = $1"#,
+        start.process_id
+    )
+    .fetch_all(pool)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let (spec, last_event) = (first.spec.clone(), first.last_event);
+    let Some(Row { process, .. }) = rows!(rows).next() else {
+        return Ok(None);
+    };
+    let summary = ProcessSummary {
+        waiting_for: (!start.has_ended())
+            .then(|| {
+                let requested = process.lifecycle == Lifecycle::Requested;
+                start.waiting_for.clone().or_else(|| requested.then(|| queued(start)))
+            })
+            .flatten(),
+        ..process
+    };
+    all_of(pool, summary, spec, last_event).await.map(Some)
+}
+
+/// A process with what is in other tables.
+async fn all_of(
+    pool: &PgPool,
+    summary: ProcessSummary,
+    spec: Value,
+    last_event: i64,
+) -> Result<ProcessView, sqlx::Error> {
     let (pods, log_streams) = match summary.lifecycle {
         // Nothing of it was made.
         Lifecycle::Requested => Default::default(),
-        _ => (pods(pool, id).await?, log_streams(pool, id).await?),
+        _ => (pods(pool, summary.id).await?, log_streams(pool, summary.id).await?),
     };
     let last_lines = match summary.state {
-        ProcessState::Failed | ProcessState::Failing => last_lines(pool, id).await?,
+        ProcessState::Failed | ProcessState::Failing => last_lines(pool, summary.id).await?,
         _ => Vec::new(),
     };
-    Ok(Some(ProcessView {
+    Ok(ProcessView {
         summary,
         spec,
         last_event,
         pods,
         log_streams,
         last_lines,
-    }))
+    })
 }
 
 /// The Kubernetes objects of a process. The outer none: there is no such process; the inner one: not generated yet.

@@ -1,0 +1,107 @@
+//! The clients of the API server. When it says nothing their connections have died, those that lie idle too, and each of them
+//! would keep a call for the whole of its limit: so the clients are made anew, and who waits for an answer is told when the
+//! API server is back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use super::token::{self, Bearer};
+
+/// A watch is ended by the API server before it could be silent for so long.
+const WATCH_SILENCE: Duration = Duration::from_secs(75);
+
+/// Both clients, shared by all who use them.
+#[derive(Clone)]
+pub(super) struct Clients(Arc<Shared>);
+
+struct Shared {
+    settings: kube::Config,
+    bearer: Bearer,
+    /// For calls; and for watches, which end when they are silent.
+    both: RwLock<[Client; 2]>,
+    silent: AtomicBool,
+    /// How often the API server has come back from silence.
+    revived: watch::Sender<u64>,
+}
+
+impl Clients {
+    pub(super) fn new(settings: kube::Config, bearer: &Bearer) -> Result<Self, kube::Error> {
+        Ok(Self(Arc::new(Shared {
+            both: RwLock::new(make(&settings, bearer)?),
+            settings,
+            bearer: bearer.clone(),
+            silent: AtomicBool::default(),
+            revived: watch::Sender::default(),
+        })))
+    }
+
+    pub(super) fn calling(&self) -> Client {
+        self.0.both.read().unwrap_or_else(PoisonError::into_inner)[0].clone()
+    }
+
+    pub(super) fn watching(&self) -> Client {
+        self.0.both.read().unwrap_or_else(PoisonError::into_inner)[1].clone()
+    }
+
+    /// The API server says nothing: no connection of before is used again.
+    pub(super) fn silent(&self) {
+        self.0.silent.store(true, Ordering::Relaxed);
+        match make(&self.0.settings, &self.0.bearer) {
+            Ok(both) => *self.0.both.write().unwrap_or_else(PoisonError::into_inner) = both,
+            Err(error) => tracing::warn!(error = %error, "the API server's client was not made anew"),
+        }
+    }
+
+    /// The API server answers.
+    pub(super) fn answered(&self) {
+        if self.0.silent.swap(false, Ordering::Relaxed) {
+            self.0.revived.send_modify(|times| *times += 1);
+        }
+    }
+
+    pub(super) fn revived(&self) -> watch::Receiver<u64> {
+        self.0.revived.subscribe()
+    }
+}
+
+fn make(settings: &kube::Config, bearer: &Bearer) -> Result<[Client; 2], kube::Error> {
+    let calling = token::client(settings.clone(), bearer)?;
+    let mut settings = settings.clone();
+    settings.read_timeout = Some(WATCH_SILENCE);
+    Ok([calling, token::client(settings, bearer)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_silence_ends_once_and_leaves_no_connection_behind() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Says nothing, and keeps count of who asks.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let clients = Clients::new(kube::Config::new(address.parse().unwrap()), &Bearer::default()).unwrap();
+        let mut revived = clients.revived();
+        clients.answered();
+        assert!(!revived.has_changed().unwrap(), "it was never silent");
+
+        let before = clients.calling();
+        clients.silent();
+        clients.silent();
+        let ask = |client: Client| tokio::spawn(async move { client.apiserver_version().await.map(drop) });
+        let (old, new) = (ask(before), ask(clients.calling()));
+        let connections = [listener.accept().await.unwrap(), listener.accept().await.unwrap()];
+        assert!(!revived.has_changed().unwrap(), "it is silent still");
+        clients.answered();
+        clients.answered();
+        assert!(revived.has_changed().unwrap());
+        assert_eq!(*revived.borrow_and_update(), 1);
+        drop(connections);
+        assert!(old.await.unwrap().is_err() && new.await.unwrap().is_err());
+    }
+}

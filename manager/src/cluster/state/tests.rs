@@ -1,0 +1,343 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn observe(status: Value) -> PodObservation {
+    let pod = json!({
+        "metadata": {"name": "hello-1", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-02T03:04:05Z",
+                     "labels": {label::PROCESS: uuid::Uuid::nil().to_string(), label::ATTEMPT: "2"}},
+        "spec": {"containers": [{"name": CONTAINER}]},
+        "status": status,
+    });
+    fold(&serde_json::from_value(pod).unwrap(), false).unwrap()
+}
+
+fn with(phase: &str, state: Value) -> Value {
+    json!({"phase": phase, "containerStatuses": [
+        {"name": CONTAINER, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state}]})
+}
+
+/// Seen on a busy node: the pod was deleted, and its kubelet had lost sight of the container when it reported the end.
+#[test]
+fn a_deleted_pod_whose_container_nobody_saw_end_was_deleted() {
+    let pod = |deleted: bool, waiting: &str| {
+        let mut pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-01-02T03:04:05Z",
+                         "labels": {label::PROCESS: uuid::Uuid::nil().to_string(), label::ATTEMPT: "1"}},
+            "spec": {"containers": [{"name": CONTAINER}]},
+            "status": with("Failed", json!({"waiting": {"reason": waiting}})),
+        });
+        if deleted {
+            pod["metadata"]["deletionTimestamp"] = "2026-01-02T03:05:05Z".into();
+        }
+        let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap();
+        (
+            seen.verdict.state,
+            seen.verdict.reason.map(|reason| reason.id),
+            seen.ended,
+        )
+    };
+    let failed = |reason| (ProcessState::Failed, Some(reason), true);
+    assert_eq!(pod(true, "ContainerCreating"), failed("deleted_by_other"));
+    assert_eq!(pod(false, "ContainerCreating"), failed("start_error"));
+    assert_eq!(pod(true, "RunContainerError"), failed("start_error"));
+}
+
+#[test]
+fn every_status_has_a_meaning() {
+    use ProcessState::{Failed, Failing, Running, Starting, Stopping, Succeeded};
+    let terminated = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+    let waiting = |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+    let running = || json!({"running": {"startedAt": "2026-01-02T03:04:05Z"}});
+    let mut deadline = with("Failed", running());
+    deadline["reason"] = "DeadlineExceeded".into();
+    let mut deadline_over = with("Failed", terminated(143, "Error"));
+    deadline_over["reason"] = "DeadlineExceeded".into();
+    for (status, state, reason, exit_code) in [
+        (json!({"phase": "Pending"}), Starting, None, None),
+        (
+            json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1"}]}),
+            Starting,
+            Some("unschedulable"),
+            None,
+        ),
+        (with("Pending", waiting("ContainerCreating", "")), Starting, None, None),
+        (
+            with("Pending", waiting("ErrImagePull", "manifest unknown")),
+            Failing,
+            Some("image_not_found"),
+            None,
+        ),
+        (
+            with("Pending", waiting("ImagePullBackOff", "connection refused")),
+            Failing,
+            Some("image_pull_failed"),
+            None,
+        ),
+        (
+            with("Pending", waiting("InvalidImageName", "")),
+            Failing,
+            Some("invalid_image_name"),
+            None,
+        ),
+        (
+            with("Pending", waiting("CreateContainerConfigError", "secret")),
+            Failing,
+            Some("config_error"),
+            None,
+        ),
+        (with("Running", running()), Running, None, None),
+        (
+            with("Running", waiting("CrashLoopBackOff", "")),
+            Failing,
+            Some("crash_loop"),
+            None,
+        ),
+        (
+            with("Running", terminated(1, "Error")),
+            Failing,
+            Some("exit_code"),
+            Some(1),
+        ),
+        (with("Succeeded", terminated(0, "Completed")), Succeeded, None, Some(0)),
+        (
+            with("Failed", terminated(3, "Error")),
+            Failed,
+            Some("exit_code"),
+            Some(3),
+        ),
+        (
+            with("Failed", terminated(139, "Error")),
+            Failed,
+            Some("signal"),
+            Some(139),
+        ),
+        (
+            with("Failed", terminated(137, "OOMKilled")),
+            Failed,
+            Some("oom_killed"),
+            Some(137),
+        ),
+        (
+            with("Failed", terminated(137, "ContainerStatusUnknown")),
+            Failed,
+            Some("node_lost"),
+            None,
+        ),
+        (
+            json!({"phase": "Failed", "reason": "Evicted", "message": "disk"}),
+            Failed,
+            Some("evicted"),
+            None,
+        ),
+        (deadline, Stopping, Some("deadline_exceeded"), None),
+        (deadline_over, Failed, Some("deadline_exceeded"), Some(143)),
+    ] {
+        let seen = observe(status.clone()).verdict;
+        assert_eq!(
+            (seen.state, seen.reason.map(|reason| reason.id), seen.exit_code),
+            (state, reason, exit_code),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_node_that_ends_or_refuses_a_pod_is_named() {
+    let failed = |reason: &str, message: &str| json!({"phase": "Failed", "reason": reason, "message": message});
+    let mut shut_down = with("Failed", json!({"terminated": {"exitCode": 143, "reason": "Error"}}));
+    shut_down["reason"] = "Terminated".into();
+    shut_down["message"] = "Pod was terminated in response to imminent node shutdown.".into();
+    let disrupted = |why: &str, message: &str| {
+        let mut status = with("Failed", json!({"terminated": {"exitCode": 137, "reason": "Error"}}));
+        status["conditions"] =
+            json!([{"type": "DisruptionTarget", "status": "True", "reason": why, "message": message}]);
+        status
+    };
+    let preempted = "default-scheduler: preempting to accommodate a higher priority pod";
+    for (status, id, message, exit_code) in [
+        (
+            failed("Preempting", "Preempted in order to admit critical pod"),
+            "preempted",
+            "Preempted in order to admit critical pod",
+            None,
+        ),
+        (
+            shut_down,
+            "node_shutdown",
+            "Pod was terminated in response to imminent node shutdown.",
+            Some(143),
+        ),
+        (
+            failed("OutOfcpu", "Pod Node didn't have enough resource: cpu"),
+            "node_refused",
+            "Pod Node didn't have enough resource: cpu",
+            None,
+        ),
+        (failed("NodeAffinity", ""), "node_refused", "NodeAffinity", None),
+        (
+            disrupted("PreemptionByScheduler", preempted),
+            "preempted",
+            preempted,
+            Some(137),
+        ),
+        (
+            disrupted("DeletionByTaintManager", "taint"),
+            "node_lost",
+            "taint",
+            Some(137),
+        ),
+        (
+            disrupted("EvictionByEvictionAPI", "drain"),
+            "deleted_by_other",
+            "drain",
+            Some(137),
+        ),
+        (
+            disrupted("TerminationByKubelet", ""),
+            "signal",
+            "it was ended by signal 9",
+            Some(137),
+        ),
+    ] {
+        let seen = observe(status.clone()).verdict;
+        assert_eq!(
+            (
+                seen.state,
+                seen.reason.map(|reason| reason.id),
+                seen.message.as_deref(),
+                seen.exit_code
+            ),
+            (ProcessState::Failed, Some(id), Some(message), exit_code),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn ready_needs_the_condition_and_the_container() {
+    let mut status = with("Running", json!({"running": {}}));
+    status["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+    assert_eq!(observe(status.clone()).verdict.state, ProcessState::Running);
+    status["containerStatuses"][0]["ready"] = true.into();
+    assert_eq!(observe(status).verdict.state, ProcessState::Ready);
+}
+
+#[test]
+fn ready_after_its_set_up_says_so() {
+    let pod = json!({
+        "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string()},
+                     "annotations": {label::SET_UP: "/v1/setup"}},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
+            {"name": CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]},
+    });
+    let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap().verdict;
+    assert_eq!(
+        (seen.state, seen.reason),
+        (ProcessState::Ready, Some(reason::SET_UP_PERFORMED))
+    );
+}
+
+#[test]
+fn kubernetes_own_words_are_kept_and_the_starters_are_heard() {
+    use ProcessState::{Failed, Failing, Starting, Succeeded};
+    let waiting =
+        |reason: &str, message: &str| with("Pending", json!({"waiting": {"reason": reason, "message": message}}));
+    let said = |phase: &str, code: i32, message: &str| {
+        with(
+            phase,
+            json!({"terminated": {"exitCode": code, "reason": "Error", "message": message}}),
+        )
+    };
+    let mut again = with(
+        "Running",
+        json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}),
+    );
+    again["containerStatuses"][0]["lastState"] =
+        json!({"terminated": {"exitCode": 70, "message": "octopus/set_up_failed: POST /v1/setup answered 500"}});
+    let mut hog = again.clone();
+    hog["containerStatuses"][0]["lastState"] = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+    let no_secret = "secret \"keys\" not found";
+    let no_key = "couldn't find key openai in Secret octopus-functions/keys";
+    let no_claim = "persistentvolumeclaim \"models\" not found";
+    for (status, state, id, message) in [
+        (
+            waiting("CreateContainerConfigError", no_secret),
+            Failing,
+            Some("config_error"),
+            Some(no_secret),
+        ),
+        (
+            waiting("CreateContainerConfigError", no_key),
+            Failing,
+            Some("config_error"),
+            Some(no_key),
+        ),
+        (
+            waiting("ContainerCreating", no_claim),
+            Starting,
+            Some("volume_not_found"),
+            Some(no_claim),
+        ),
+        (
+            said("Failed", 70, "octopus/set_up_failed: POST /v1/setup answered 500\n"),
+            Failed,
+            Some("set_up_failed"),
+            Some("POST /v1/setup answered 500"),
+        ),
+        (
+            said(
+                "Running",
+                1,
+                "its own words\noctopus/process_limit: 12 forks were refused",
+            ),
+            Failing,
+            Some("process_limit"),
+            Some("12 forks were refused"),
+        ),
+        (
+            said("Failed", 3, "octopus/kill_requested: no"),
+            Failed,
+            Some("exit_code"),
+            Some("it ended with exit code 3"),
+        ),
+        (said("Succeeded", 0, "octopus/process_limit: 1"), Succeeded, None, None),
+        (
+            again,
+            Failing,
+            Some("set_up_failed"),
+            Some("the last run: POST /v1/setup answered 500"),
+        ),
+        (
+            hog,
+            Failing,
+            Some("oom_killed"),
+            Some("the last run: it used more memory than its limit"),
+        ),
+    ] {
+        let seen = observe(status.clone()).verdict;
+        assert_eq!(
+            (seen.state, seen.reason.map(|reason| reason.id), seen.message.as_deref()),
+            (state, id, message),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_task_is_never_ready() {
+    let pod = json!({
+        "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string(), label::KIND: "task"}},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
+            {"name": CONTAINER, "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}}]},
+    });
+    let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap();
+    assert_eq!(seen.verdict, Verdict::plain(ProcessState::Running));
+}
+
+#[test]
+fn a_final_phase_with_a_running_container_is_no_end() {
+    assert!(!observe(with("Failed", json!({"running": {}}))).ended);
+    assert!(observe(with("Failed", json!({"terminated": {"exitCode": 1}}))).ended);
+    assert_eq!(observe(json!({"phase": "Pending"})).attempt, 2);
+}

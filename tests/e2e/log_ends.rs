@@ -1,0 +1,102 @@
+//! Logs of containers that end in all ways: byte for byte, or with a hole that is on record.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::functions::{TALK, WORK, small, task};
+use crate::logs::numbered;
+use crate::outages::soak;
+
+/// A task that prints ten lines a second for a minute, of which some are stored.
+async fn ticking(stack: &Stack) -> Uuid {
+    let process = stack.client.start("talk", task(&["tick", "600", "10"])).await;
+    until("some lines", 60, async || {
+        let shown = stack.client.process(process).await;
+        (shown["log_streams"][0]["lines"].as_i64()? > 5).then_some(())
+    })
+    .await;
+    process
+}
+
+/// What is stored is what was printed up to some line, and the seal says how it ended.
+async fn ends_somewhere(stack: &Stack, process: Uuid, reason: &str) -> Value {
+    // Who is in a hurry does not wait for the seal.
+    let gone = until("the end and the seal", 120, async || {
+        let shown = stack.client.process(process).await;
+        let is_over = shown["lifecycle"] == "gone" && shown["log_streams"][0]["seal"].is_string();
+        is_over.then_some(shown)
+    })
+    .await;
+    let stream = &gone["log_streams"][0];
+    let lines = usize::try_from(stream["lines"].as_i64().unwrap()).unwrap();
+    assert!((6..600).contains(&lines), "{gone}");
+    assert!(
+        stream["seal"] == "complete" || (&stream["seal"], &stream["seal_reason"]) == (&json!("gap"), &json!(reason)),
+        "{gone}"
+    );
+    assert_eq!(stack.client.log(process).await, numbered(lines).as_bytes(), "{gone}");
+    gone
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_lines_and_an_end_at_once() {
+    let stack = Stack::start("ends").await;
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let process = stack.client.start("work", task(&["print", "10000"])).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    assert_eq!(gone["log_streams"][0]["seal"], "complete", "{gone}");
+    assert!(stack.client.log(process).await == numbered(10_000).as_bytes(), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_without_grace_and_a_pod_that_somebody_deletes() {
+    let stack = Stack::start("ends-early").await;
+    let _manager = stack.manager().await;
+    stack.client.build("talk", TALK, small()).await;
+    let (killed, deleted) = tokio::join!(ticking(&stack), ticking(&stack));
+    let kill = stack.client.kill(killed, json!({"grace_seconds": 0})).await;
+    let pod = stack.client.process(deleted).await["pods"][0]["name"].clone();
+    let pods = stack.namespace.api::<Pod>();
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete(pod.as_str().unwrap(), &at_once).await.unwrap();
+    assert_eq!(stack.client.ended(kill, 120).await["state"], "succeeded");
+    ends_somewhere(&stack, killed, "killed_early").await;
+    let gone = ends_somewhere(&stack, deleted, "pod_gone").await;
+    assert_eq!(gone["reason"], "deleted_by_other", "{gone}");
+}
+
+/// Each run of a container is a stream of its own, and its log is read after it has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_is_started_again_and_again() {
+    // The kubelet waits 10 s, 20 s, 40 s and so on before a start.
+    let runs = if soak() { 6 } else { 3 };
+    let stack = Stack::start("ends-again").await;
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let arguments = ["print", "1000", "exit", "3"];
+    let crashing = json!({"kind": "service", "args": arguments});
+    let process = stack.client.start("work", crashing).await;
+    let shown = until("all runs to be stored", 600, async || {
+        let shown = stack.client.process(process).await;
+        let streams = shown["log_streams"].as_array()?;
+        let sealed = streams.iter().filter(|stream| stream["seal"].is_string()).count();
+        (sealed >= runs).then_some(shown)
+    })
+    .await;
+    for (run, stream) in shown["log_streams"].as_array().unwrap()[..runs].iter().enumerate() {
+        assert_eq!(
+            (&stream["restart"], &stream["seal"], &stream["lines"]),
+            (&json!(run), &json!("complete"), &json!(1000)),
+            "{shown}"
+        );
+    }
+    let log = stack.client.log(process).await;
+    assert!(log.starts_with(numbered(1000).repeat(runs).as_bytes()), "{shown}");
+    let kill = stack.client.kill(process, json!({})).await;
+    assert_eq!(stack.client.ended(kill, 120).await["state"], "succeeded");
+}

@@ -1,0 +1,257 @@
+//! Logs that are longer than they may be: the oldest lines go, and everybody is told.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use octopus_shared::db::report::{self, ReportError, Seal, StreamKey, Watch};
+use octopus_shared::db::{CHANGE_CHANNEL, notify};
+use octopus_tests::api::Api;
+use octopus_tests::function::{manager, service, watch};
+use octopus_tests::postgres::Database;
+use octopus_tests::printed::Writer;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Bytes of one line: `line 00`.
+const LINE: i64 = 8;
+
+struct Log {
+    database: Database,
+    api: Api,
+    watch: Watch,
+    process: Uuid,
+    writer: Writer,
+    begins: DateTime<Utc>,
+    printed: usize,
+}
+
+impl Log {
+    async fn new() -> Self {
+        let database = Database::new().await;
+        let api = Api::start(&database).await;
+        let instance = manager(&database).await;
+        let watch = watch(&database, instance).await;
+        let process = service(&database, &api, instance).await;
+        let writer = Writer::new(&database.manager, &watch, process).await;
+        let begins = "2026-01-02T03:04:00Z".parse().unwrap();
+        Self {
+            database,
+            api,
+            watch,
+            process,
+            writer,
+            begins,
+            printed: 0,
+        }
+    }
+
+    /// Chunks of four lines.
+    async fn print(&mut self, chunks: usize) {
+        for _ in 0..chunks {
+            let lines: Vec<_> = (self.printed..self.printed + 4)
+                .map(|line| (self.begins + TimeDelta::seconds(line as i64), format!("line {line:02}")))
+                .collect();
+            self.writer.print(&lines).await;
+            self.printed += 4;
+        }
+    }
+
+    async fn keep(&self, lines: i64) -> report::Dropped {
+        report::drop_oldest(&self.database.manager, &self.watch, self.process, lines * LINE)
+            .await
+            .unwrap()
+    }
+
+    async fn merge(&self) {
+        for process in report::unmerged(&self.database.manager, &self.watch).await.unwrap() {
+            report::merge_step(&self.database.manager, &self.watch, &process, 0, Duration::ZERO)
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn read(&self, query: &str, accept: &str) -> String {
+        let path = format!("/api/v1/processes/{}/{query}", self.process);
+        self.api.read_as(&path, accept).await
+    }
+
+    /// The lines of an answer in NDJSON by their numbers; what was dropped as `[lines]`.
+    async fn short(&self, query: &str) -> String {
+        let json = self.read(query, "application/x-ndjson").await;
+        let short = json.lines().filter_map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let printed = value["line"].as_str().or(value["line"]["line"].as_str());
+            // In a story each thing has a name.
+            let dropped = &value["truncated"];
+            let dropped = dropped["lines"].as_i64().or(dropped["truncated"]["lines"].as_i64());
+            printed
+                .map(|line| line.trim_start_matches("line ").to_owned())
+                .or_else(|| Some(format!("[{}]", dropped?)))
+        });
+        short.collect::<Vec<_>>().join(" ")
+    }
+
+    async fn stream(&self, restart: usize) -> Value {
+        let shown = self.api.read(&format!("/api/v1/processes/{}", self.process)).await;
+        shown["log_streams"][restart].clone()
+    }
+
+    async fn seal(&self, restart: i32) {
+        let key = StreamKey {
+            pod_uid: format!("pod-of-{}", self.process),
+            container: "function".into(),
+            restart,
+        };
+        let seal = Seal {
+            gaps: Vec::new(),
+            end: "seen".into(),
+        };
+        let pool = &self.database.manager;
+        assert!(report::seal_stream(pool, &self.watch, &key, &seal).await.unwrap());
+    }
+}
+
+fn numbers(range: std::ops::Range<usize>) -> String {
+    range.map(|line| format!("{line:02}")).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn the_oldest_lines_go_and_are_counted_where_they_stood() {
+    let mut log = Log::new().await;
+    log.print(10).await;
+    assert_eq!(log.keep(40).await, report::Dropped::default(), "it is not longer");
+    let unmerged = report::unmerged(&log.database.manager, &log.watch).await.unwrap();
+    assert_eq!((unmerged[0].lines, unmerged[0].bytes), (40, 40 * LINE));
+    // A chunk goes as a whole.
+    let dropped = log.keep(31).await;
+    assert_eq!((dropped.lines, dropped.bytes, dropped.more), (12, 12 * LINE, false));
+    assert_eq!(log.keep(31).await, report::Dropped::default(), "it is short enough");
+    let unmerged = report::unmerged(&log.database.manager, &log.watch).await.unwrap();
+    assert_eq!(unmerged[0].bytes, 28 * LINE);
+
+    let rest = numbers(12..40);
+    for (query, expected) in [
+        ("logs", format!("[12] {rest}")),
+        ("logs?after=1.2", format!("[12] {rest}")),
+        // Whoever has read all but the end of what went is told; whoever has read all of it is not.
+        ("logs?after=3.3", format!("[12] {rest}")),
+        ("logs?after=3.4", rest.clone()),
+        ("logs?after=4.1", numbers(13..40)),
+        ("logs?tail=3", numbers(37..40)),
+        ("logs?tail=28", rest.clone()),
+        ("logs?tail=29", format!("[12] {rest}")),
+        ("logs?limit=2", format!("[12] {}", numbers(12..14))),
+        ("logs?after=2.4&limit=5", format!("[12] {}", numbers(12..17))),
+        ("logs?grep=39", "[12] 39".to_owned()),
+        ("logs?since=2026-01-02T03:04:12Z", rest.clone()),
+        ("logs?since=2026-01-02T03:04:11Z&limit=1", "[12] 12".to_owned()),
+        ("logs?container=side", String::new()),
+        ("story?limit=1000", format!("[12] {rest}")),
+    ] {
+        assert_eq!(log.short(query).await, expected, "{query}");
+    }
+    let text = log.read("logs", "text/plain").await;
+    assert!(text.starts_with("line 12\n") && text.ends_with("line 39\n"), "{text}");
+    let mark =
+        "--- octopus: 12 lines were dropped (log_limit, 96 bytes), the latest of 2026-01-02T03:04:11.000000000Z ---\n";
+    assert_eq!(log.read("logs?marks=true", "text/plain").await, format!("{mark}{text}"));
+    let story = log.read("story", "text/plain").await;
+    assert_eq!(story.matches(mark).count(), 1, "{story}");
+
+    let stream = log.stream(0).await;
+    let truncated = json!({"lines": 12, "bytes": 96, "last_at": "2026-01-02T03:04:11Z"});
+    assert_eq!(
+        (&stream["lines"], &stream["seal"], &stream["truncated"]),
+        (&json!(40), &Value::Null, &truncated)
+    );
+    log.seal(0).await;
+    let stream = log.stream(0).await;
+    assert_eq!(
+        (&stream["seal"], &stream["seal_reason"]),
+        (&json!("truncated"), &json!("log_limit"))
+    );
+    log.merge().await;
+    for (query, expected) in [
+        ("logs?after=3.3", format!("[12] {rest}")),
+        ("logs?after=3.4", rest.clone()),
+        ("logs?after=5.2", numbers(18..40)),
+    ] {
+        assert_eq!(log.short(query).await, expected, "{query}, merged");
+    }
+    // What is printed next has the next number, and the newest chunk stays whatever its size.
+    log.writer.restart().await;
+    log.print(1).await;
+    assert_eq!(log.keep(1).await.lines, 28);
+    assert_eq!(log.short("logs").await, format!("[40] {}", numbers(40..44)));
+    log.seal(1).await;
+    assert_eq!(log.stream(1).await["seal"], "complete");
+    assert_eq!(log.stream(0).await["truncated"]["lines"], 40);
+}
+
+#[tokio::test]
+async fn a_sealed_log_that_loses_lines_later_says_so() {
+    let mut log = Log::new().await;
+    log.print(2).await;
+    log.seal(0).await;
+    log.merge().await;
+    assert_eq!(log.stream(0).await["seal"], "complete");
+    assert_eq!(report::unmerged(&log.database.manager, &log.watch).await.unwrap(), []);
+    log.writer.restart().await;
+    log.print(2).await;
+    let unmerged = report::unmerged(&log.database.manager, &log.watch).await.unwrap();
+    assert_eq!(unmerged[0].bytes, 16 * LINE, "the earlier run counts too");
+    log.keep(8).await;
+    assert_eq!(log.stream(0).await["seal"], "truncated");
+    assert_eq!(log.short("logs").await, format!("[8] {}", numbers(8..16)));
+}
+
+#[tokio::test]
+async fn a_follower_that_lags_is_told_once_what_it_has_missed() {
+    let mut log = Log::new().await;
+    log.print(3).await;
+    let path = format!("/api/v1/processes/{}/logs", log.process);
+    let mut follower = log.api.events(&path, None).await;
+    let mut last = None;
+    for line in 0..12 {
+        let event = follower.next().await.unwrap();
+        assert_eq!(event.json()["line"], format!("line {line:02}"));
+        last = event.id;
+    }
+    log.print(5).await;
+    log.keep(12).await;
+    notify(&log.database.manager, CHANGE_CHANNEL, &log.process.to_string())
+        .await
+        .unwrap();
+    let mut resumed = log.api.events(&path, last.as_deref()).await;
+    let event = resumed.next().await.unwrap();
+    assert_eq!((event.event.as_str(), &event.id), ("truncated", &None));
+    assert_eq!(event.json()["truncated"]["lines"], 20);
+    for line in 20..32 {
+        assert_eq!(resumed.next().await.unwrap().json()["line"], format!("line {line:02}"));
+    }
+    // Who was looking all the time may have seen some of them in time, and is told once of the others.
+    let (mut next, mut told) = (12, 0);
+    while next < 32 {
+        let event = follower.next().await.unwrap();
+        if event.event == "truncated" {
+            (next, told) = (20, told + 1);
+        } else {
+            assert_eq!(event.json()["line"], format!("line {next:02}"));
+            next += 1;
+        }
+    }
+    assert!(told <= 1, "{told}");
+}
+
+#[tokio::test]
+async fn a_stale_watch_drops_nothing() {
+    let mut log = Log::new().await;
+    log.print(3).await;
+    let stale = Watch {
+        token: log.watch.token - 1,
+        ..log.watch.clone()
+    };
+    let refused = report::drop_oldest(&log.database.manager, &stale, log.process, 1).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    assert_eq!(log.short("logs").await, numbers(0..12));
+}

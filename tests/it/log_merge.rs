@@ -1,0 +1,275 @@
+//! Small chunks become larger ones, and no reader notices.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use octopus_shared::db::report::{self, ReportError, Seal, StreamKey, Watch};
+use octopus_shared::db::{CHANGE_CHANNEL, notify};
+use octopus_tests::api::{Api, send};
+use octopus_tests::function::{manager, service, watch};
+use octopus_tests::postgres::Database;
+use octopus_tests::printed::Writer;
+use reqwest::Method;
+use serde_json::Value;
+use uuid::Uuid;
+
+const AGE: Duration = Duration::from_secs(60);
+
+fn at(index: usize) -> DateTime<Utc> {
+    Utc::now() - TimeDelta::hours(1) + TimeDelta::milliseconds(i64::try_from(index).unwrap())
+}
+
+/// Chunks of one to five lines that name their place in the log.
+async fn print(writer: &mut Writer, printed: &mut usize, chunks: usize) {
+    for chunk in 0..chunks {
+        let lines: Vec<_> = (0..=chunk % 5)
+            .map(|line| (at(*printed + line), format!("line {}", *printed + line)))
+            .collect();
+        writer.print(&lines).await;
+        *printed += lines.len();
+    }
+}
+
+/// All that can be merged at the moment; how many chunks that made.
+async fn merge(database: &Database, watch: &Watch) -> usize {
+    let mut written = 0;
+    for process in report::unmerged(&database.manager, watch).await.unwrap() {
+        written += report::merge_step(&database.manager, watch, &process, 0, AGE)
+            .await
+            .unwrap()
+            .written;
+    }
+    written
+}
+
+async fn chunks(database: &Database) -> Vec<(i64, Option<Vec<i32>>)> {
+    sqlx::query_as("select seq, parts from log_chunk order by seq")
+        .fetch_all(&database.owner)
+        .await
+        .unwrap()
+}
+
+async fn read(api: &Api, process: Uuid, query: &str, accept: &str) -> String {
+    let path = format!("/api/v1/processes/{process}/{query}");
+    let answer = send(api.request(Method::GET, &path, &api.viewer).header("accept", accept)).await;
+    assert_eq!(answer.status, 200, "{query}");
+    answer.text()
+}
+
+fn lines(range: std::ops::Range<usize>) -> String {
+    range.map(|line| format!("line {line}\n")).collect()
+}
+
+/// The lines of a story, with their times.
+async fn told(api: &Api, process: Uuid) -> Vec<String> {
+    let story = read(api, process, "story", "text/plain").await;
+    story
+        .lines()
+        .filter(|line| line.contains(" line "))
+        .map(str::to_owned)
+        .collect()
+}
+
+async fn seal(database: &Database, watch: &Watch, process: Uuid) {
+    for restart in 0..2 {
+        let key = StreamKey {
+            pod_uid: format!("pod-of-{process}"),
+            container: "function".into(),
+            restart,
+        };
+        let seal = Seal {
+            gaps: Vec::new(),
+            end: "seen".into(),
+        };
+        assert!(
+            report::seal_stream(&database.manager, watch, &key, &seal)
+                .await
+                .unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_cursor_resumes_at_its_line_after_merging() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let mut printed = 0;
+    print(&mut writer, &mut printed, 23).await;
+    writer.restart().await;
+    print(&mut writer, &mut printed, 4).await;
+    let json = read(&api, process, "logs", "application/x-ndjson").await;
+    let cursors: Vec<String> = json
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["cursor"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(cursors.len(), printed);
+    let story = told(&api, process).await;
+    assert_eq!(story.len(), printed);
+    assert_eq!(merge(&database, &watch).await, 1, "what another run has followed");
+    assert_eq!(
+        chunks(&database).await.iter().map(|chunk| chunk.0).collect::<Vec<_>>(),
+        [23, 24, 25, 26, 27]
+    );
+    print(&mut writer, &mut printed, 30).await;
+    assert_eq!(merge(&database, &watch).await, 1, "many of one that goes on");
+    seal(&database, &watch, process).await;
+    merge(&database, &watch).await;
+    assert_eq!(
+        chunks(&database).await.iter().map(|chunk| chunk.0).collect::<Vec<_>>(),
+        [23, 57]
+    );
+    assert_eq!(report::unmerged(&database.manager, &watch).await.unwrap(), []);
+
+    assert_eq!(read(&api, process, "logs", "text/plain").await, lines(0..printed));
+    assert!(
+        read(&api, process, "logs", "application/x-ndjson")
+            .await
+            .starts_with(&json),
+        "the cursors are the same"
+    );
+    assert!(told(&api, process).await.starts_with(&story));
+    for (index, cursor) in cursors.iter().enumerate() {
+        for (query, expected) in [
+            (format!("after={cursor}"), index + 1..printed),
+            (format!("after={cursor}&limit=3"), index + 1..index + 4),
+            (format!("after={cursor}&limit=3&grep=line"), index + 1..index + 4),
+            (format!("tail={}", printed - index), index..printed),
+            (format!("tail={}&grep=line", printed - index), index..printed),
+            (format!("tail={}&limit=2", printed - index), index..index + 2),
+        ] {
+            let text = read(&api, process, &format!("logs?{query}"), "text/plain").await;
+            assert_eq!(text, lines(expected), "{query}");
+        }
+    }
+    let grep = read(&api, process, "logs?grep=line%205&limit=2", "text/plain").await;
+    assert_eq!(grep, "line 5\nline 50\n");
+}
+
+#[tokio::test]
+async fn merging_while_a_follower_reads_neither_loses_nor_repeats_a_line() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let mut printed = 0;
+    let writing = async {
+        let mut merges = 0;
+        for _ in 0..30 {
+            print(&mut writer, &mut printed, 10).await;
+            notify(&database.manager, CHANGE_CHANNEL, &process.to_string())
+                .await
+                .unwrap();
+            merges += merge(&database, &watch).await;
+        }
+        (merges, printed)
+    };
+    let reading = async {
+        let (mut seen, mut last) = (Vec::new(), None::<String>);
+        let path = format!("/api/v1/processes/{process}/logs");
+        while seen.len() < 900 {
+            let mut events = api.events(&path, last.as_deref()).await;
+            for _ in 0..37 {
+                if seen.len() < 900 {
+                    let event = events.next().await.unwrap();
+                    seen.push(event.json()["line"].as_str().unwrap().to_owned());
+                    last = event.id;
+                }
+            }
+        }
+        seen
+    };
+    let ((merges, printed), seen) = tokio::join!(writing, reading);
+    assert_eq!(seen, (0..900).map(|line| format!("line {line}")).collect::<Vec<_>>());
+    assert!(merges > 10 && printed == 900, "{merges} merges of {printed} lines");
+}
+
+#[tokio::test]
+async fn a_stale_watch_merges_nothing_and_a_repeated_write_meets_what_was_merged() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let batch: Vec<_> = (0..20)
+        .map(|line| writer.chunk(&[(at(line), format!("line {line}"))]))
+        .collect();
+    report::append_chunks(&database.manager, &watch, &batch).await.unwrap();
+    let before = chunks(&database).await;
+    let unmerged = report::unmerged(&database.manager, &watch).await.unwrap();
+    let stale = Watch {
+        token: watch.token - 1,
+        ..watch.clone()
+    };
+    let refused = report::merge_step(&database.manager, &stale, &unmerged[0], 0, AGE).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    assert_eq!(chunks(&database).await, before);
+    let young = report::merge_step(&database.manager, &watch, &unmerged[0], 0, Duration::from_hours(2))
+        .await
+        .unwrap();
+    assert_eq!((young.written, young.more), (0, true));
+
+    assert_eq!(merge(&database, &watch).await, 1);
+    assert_eq!(chunks(&database).await, [(20, Some(vec![1; 20]))]);
+    // Its answer was lost, so it is sent again.
+    report::append_chunks(&database.manager, &watch, &batch).await.unwrap();
+    assert_eq!(chunks(&database).await.len(), 1);
+    assert_eq!(read(&api, process, "logs", "text/plain").await, lines(0..20));
+    let shown = api.read(&format!("/api/v1/processes/{process}")).await;
+    assert_eq!(shown["log_streams"][0]["lines"], 20, "{shown}");
+}
+
+#[tokio::test]
+async fn chunks_of_the_previous_release_are_read_merged_and_kept() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    for index in 0..20 {
+        let mut chunk = writer.chunk(&[(at(index), format!("line {index}"))]);
+        if index % 2 == 0 {
+            chunk.text.data.clear();
+            octopus_shared::log::push_line(&mut chunk.text.data, at(index), format!("line {index}").as_bytes());
+            chunk.text.encoding = octopus_shared::log::PLAIN;
+        }
+        report::append_chunks(&database.manager, &watch, &[chunk])
+            .await
+            .unwrap();
+    }
+    sqlx::query("update log_chunk set size = null where encoding = 0")
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    assert_eq!(read(&api, process, "logs", "text/plain").await, lines(0..20));
+    assert_eq!(merge(&database, &watch).await, 1);
+    assert_eq!(read(&api, process, "logs?after=7.1", "text/plain").await, lines(7..20));
+    // The number that an earlier release would give next.
+    let next: i64 = sqlx::query_scalar("select max(seq) from log_chunk")
+        .fetch_one(&database.owner)
+        .await
+        .unwrap();
+    assert_eq!(next, 20);
+    // Its day is dropped with its partition.
+    sqlx::raw_sql(
+        "set role octopus_owner; create table log_chunk_20200101 partition of log_chunk for values from ('2020-01-01') to ('2020-01-02'); reset role;
+         update log_chunk set day = '2020-01-01'; select maintain_partitions(14)",
+    )
+    .execute(&database.owner)
+    .await
+    .unwrap();
+    assert_eq!(chunks(&database).await, []);
+    assert_eq!(read(&api, process, "logs?tail=5", "text/plain").await, lines(15..20));
+}

@@ -1,0 +1,186 @@
+//! What a manager has spooled is stored once, in order, and only where it belongs.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use octopus_shared::db::report::{self, Chunk, LogMessage, Replayed, ReportError, Seal, Watch};
+use octopus_tests::api::Api;
+use octopus_tests::function::{manager, service, watch};
+use octopus_tests::postgres::Database;
+use octopus_tests::printed::Writer;
+use uuid::Uuid;
+
+/// Lines that name their place in the log.
+pub(crate) fn lines(range: std::ops::Range<usize>) -> Vec<(DateTime<Utc>, String)> {
+    let begin = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+    range
+        .map(|line| {
+            (
+                begin + TimeDelta::milliseconds(i64::try_from(line).unwrap()),
+                format!("line {line}"),
+            )
+        })
+        .collect()
+}
+
+pub(crate) fn spooled(writer: &mut Writer, range: std::ops::Range<usize>) -> LogMessage {
+    LogMessage::Chunk(Chunk {
+        seq: 0,
+        ..writer.chunk(&lines(range))
+    })
+}
+
+pub(crate) fn sealed(last: &LogMessage) -> LogMessage {
+    let LogMessage::Chunk(chunk) = last else {
+        panic!("a chunk")
+    };
+    LogMessage::Seal {
+        process_id: chunk.process_id,
+        key: chunk.key.clone(),
+        seal: Seal {
+            gaps: Vec::new(),
+            end: "seen".into(),
+        },
+        at: chunk.cursor.clone(),
+    }
+}
+
+pub(crate) async fn replay(database: &Database, watch: &Watch, messages: &[LogMessage]) -> Replayed {
+    report::replay(&database.manager, watch, messages).await.unwrap()
+}
+
+/// The stored lines in order, and what the stream's row says: lines, whether it is sealed, the spool.
+async fn stored(database: &Database) -> (Vec<String>, (i64, bool, Option<Uuid>)) {
+    let chunks: Vec<(i16, Vec<u8>)> = sqlx::query_as("select encoding, data from log_chunk order by seq")
+        .fetch_all(&database.owner)
+        .await
+        .unwrap();
+    let texts = chunks
+        .into_iter()
+        .map(|(encoding, data)| octopus_shared::log::Text::decode(encoding, data).unwrap());
+    let lines = texts
+        .flat_map(|text| {
+            text.lines()
+                .map(|line| String::from_utf8(line.content.to_vec()).unwrap())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let row = sqlx::query_as("select lines, seal is not null, spool from log_stream");
+    (lines, row.fetch_one(&database.owner).await.unwrap())
+}
+
+pub(crate) fn names(count: usize) -> Vec<String> {
+    lines(0..count).into_iter().map(|(_, line)| line).collect()
+}
+
+/// A manager with a spool that watches everything, and the process that it watches.
+async fn prepared() -> (Database, Watch, Uuid) {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let mut watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    watch.spool = Some(Uuid::new_v4());
+    (database, watch, process)
+}
+
+#[tokio::test]
+async fn messages_are_stored_once_however_often_they_are_replayed() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    writer.print(&lines(0..2)).await;
+    let mut messages = vec![
+        spooled(&mut writer, 2..5),
+        spooled(&mut writer, 5..6),
+        spooled(&mut writer, 6..9),
+    ];
+    messages.push(sealed(&messages[2]));
+    // A part of them, then all: the manager died in between.
+    let first = replay(&database, &watch, &messages[..2]).await;
+    assert_eq!((first.lines, first.passed, first.sealed), (4, 0, 0));
+    let again = replay(&database, &watch, &messages).await;
+    assert_eq!(
+        (again.lines, again.passed, again.sealed, again.missing),
+        (3, 2, 1, false)
+    );
+    assert_eq!(again.changed, [process].into());
+    let whole = (names(9), (9, true, watch.spool));
+    assert_eq!(stored(&database).await, whole);
+    let nothing = replay(&database, &watch, &messages).await;
+    assert_eq!((nothing.lines, nothing.passed, nothing.sealed), (0, 4, 0));
+    assert_eq!(stored(&database).await, whole);
+}
+
+#[tokio::test]
+async fn what_another_manager_has_stored_meanwhile_is_passed_over_to_the_line() {
+    let (database, watch, process) = prepared().await;
+    let mut away = Writer::new(&database.manager, &watch, process).await;
+    let mut other = Writer::new(&database.manager, &watch, process).await;
+    let messages = [
+        spooled(&mut away, 0..4),
+        spooled(&mut away, 4..8),
+        spooled(&mut away, 8..10),
+    ];
+    other.print(&lines(0..6)).await;
+    let replayed = replay(&database, &watch, &messages).await;
+    assert_eq!((replayed.lines, replayed.passed), (4, 1));
+    assert_eq!(stored(&database).await, (names(10), (10, false, watch.spool)));
+}
+
+#[tokio::test]
+async fn lines_are_never_put_behind_a_hole() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let torn = spooled(&mut writer, 0..3);
+    let behind = spooled(&mut writer, 3..5);
+    let end = sealed(&behind);
+    let replayed = replay(&database, &watch, &[behind, end]).await;
+    assert_eq!((replayed.lines, replayed.passed, replayed.sealed), (0, 2, 0));
+    assert!(replayed.missing, "whoever reads on has to begin again");
+    assert_eq!(stored(&database).await, (Vec::new(), (0, false, watch.spool)));
+    replay(&database, &watch, &[torn]).await;
+    // Another manager found them rotated away, and has read on: as many lines, but others.
+    let mut away = Writer::new(&database.manager, &watch, process).await;
+    let mut other = Writer::new(&database.manager, &watch, process).await;
+    let missed = [spooled(&mut away, 3..7), spooled(&mut away, 7..9)];
+    other.print(&lines(7..9)).await;
+    let replayed = replay(&database, &watch, &missed).await;
+    assert_eq!((replayed.lines, replayed.passed), (0, 2));
+    let (stored, (count, ..)) = stored(&database).await;
+    assert_eq!(count, 5);
+    assert_eq!(stored, [&names(9)[..3], &names(9)[7..]].concat());
+}
+
+#[tokio::test]
+async fn only_who_watches_a_stream_stores_what_is_spooled_of_it() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let messages = [spooled(&mut writer, 0..2), spooled(&mut writer, 2..4)];
+    let of_others = Watch {
+        shards: Vec::new(),
+        ..watch.clone()
+    };
+    let replayed = replay(&database, &of_others, &messages).await;
+    assert_eq!((replayed.lines, replayed.others), (0, vec![0, 1]));
+    let stale = Watch {
+        token: watch.token - 1,
+        ..watch.clone()
+    };
+    let refused = report::replay(&database.manager, &stale, &messages).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    assert_eq!(stored(&database).await.0, Vec::<String>::new());
+    // Who reads on knows who may have more; whoever spooled it need not be told.
+    let key = messages[0].key();
+    let opened = report::open_stream(&database.manager, &watch, process, 1, key)
+        .await
+        .unwrap();
+    assert_eq!(opened.unwrap().spooled_by, None);
+    let next = Watch {
+        spool: Some(Uuid::new_v4()),
+        ..watch.clone()
+    };
+    let opened = report::open_stream(&database.manager, &next, process, 1, key)
+        .await
+        .unwrap();
+    assert_eq!(opened.unwrap().spooled_by, watch.spool);
+    replay(&database, &watch, &messages).await;
+    assert_eq!(stored(&database).await.0, names(4));
+}
