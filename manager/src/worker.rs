@@ -1,6 +1,7 @@
 //! The claim loop: claims in batches as long as there is room, carries out, reports.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ type Held = Arc<Mutex<HashSet<i64>>>;
 struct Lane {
     kinds: &'static [CommandKind],
     room: Arc<Semaphore>,
+    /// One of its commands has ended since its last look: no command of another lane waits for that.
+    freed: Arc<AtomicBool>,
     looks: Looks,
     /// Whether nothing can be done about them while the API server is away: then they wait unclaimed.
     needs_cluster: bool,
@@ -46,6 +49,7 @@ impl Lane {
         Self {
             kinds,
             room: Arc::new(Semaphore::new(room as usize)),
+            freed: Arc::default(),
             looks: Looks::default(),
             needs_cluster: kinds != [CommandKind::DeclareFunction],
         }
@@ -56,6 +60,20 @@ impl Lane {
         let due = self.looks.due().filter(|_| self.room.available_permits() > 0)?;
         Some(due.saturating_duration_since(Instant::now()))
     }
+
+    /// Whether something may have become claimable that was not called for.
+    fn is_due(&self) -> bool {
+        self.freed.swap(false, Ordering::AcqRel) || self.wait() == Some(Duration::ZERO)
+    }
+}
+
+/// What ends the loop's wait.
+#[derive(Default)]
+struct Calls {
+    /// Something new waits, or may wait: every lane looks.
+    wake: Notify,
+    /// A command has ended: its lane looks.
+    freed: Notify,
 }
 
 /// Claims and carries out until `drain`, then waits for what is under way; `over` ends that too.
@@ -77,35 +95,36 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
         ),
         Lane::new(&[CommandKind::DeclareFunction], context.config.builds),
     ];
-    let (wake, freed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let calls = Arc::new(Calls::default());
     let tasks = TaskTracker::new();
-    let listening = tokio::spawn(listen(context.clone(), wake.clone(), over.clone()));
+    let listening = tokio::spawn(listen(context.clone(), calls.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
-    let looking = tokio::spawn(look(context.clone(), wake.clone(), poll));
+    let looking = tokio::spawn(look(context.clone(), calls.clone(), poll));
     let held = Held::default();
-    let mut doubt = None;
+    let (mut doubt, mut all) = (None, true);
     while !drain.is_cancelled() && !over.is_cancelled() {
         // Interest is registered before looking, so that nothing that arrives meanwhile is missed.
-        let woken = wake.notified();
+        let woken = calls.wake.notified();
         let more = tokio::select! {
             more = async {
                 settle(context, instance, &held, &mut doubt).await?;
-                step(context, instance, &mut lanes, &held, &freed, &tasks, over).await
+                step(context, instance, &mut lanes, all, &held, &calls, &tasks, over).await
             } => more,
             () = over.cancelled() => break,
         };
         match more {
             Ok(true) => continue,
-            Ok(false) => {}
+            Ok(false) => all = false,
             Err(error) => {
                 tracing::warn!(error = %error, "claiming failed");
                 doubt = Some(Instant::now() + DOUBT);
+                all = true;
             }
         }
         tokio::select! {
-            () = woken => {}
+            () = woken => all = true,
             // One look for a crowd of ends.
-            () = freed.notified() => sleep(GATHER).await,
+            () = calls.freed.notified() => sleep(GATHER).await,
             () = due(&lanes) => {}
             () = sleep(jittered(poll)), if doubt.is_some() => {}
             () = drain.cancelled() => {}
@@ -150,20 +169,24 @@ async fn settle(
     Ok(())
 }
 
-/// Claims one batch for each lane and starts carrying it out. Answers whether there may be more, and room for it.
+/// Claims one batch for each lane, or for those alone that are due, and starts carrying it out. Answers whether there may be
+/// more, and room for it.
+#[expect(clippy::too_many_arguments, reason = "the state of one loop")]
 async fn step(
     context: &Arc<Context>,
     instance: Uuid,
     lanes: &mut [Lane],
+    all: bool,
     held: &Held,
-    freed: &Arc<Notify>,
+    calls: &Arc<Calls>,
     tasks: &TaskTracker,
     over: &CancellationToken,
 ) -> Result<bool, sqlx::Error> {
     let mut more = false;
     for lane in lanes {
+        let is_due = lane.is_due();
         let free = lane.room.available_permits();
-        if free == 0 || lane.needs_cluster && !context.health.cluster() {
+        if !(all || is_due) || free == 0 || lane.needs_cluster && !context.health.cluster() {
             continue;
         }
         let limit = free.min(BATCH);
@@ -183,15 +206,21 @@ async fn step(
             let Ok(permit) = lane.room.clone().acquire_owned().await else {
                 continue;
             };
-            let (context, freed, over) = (context.clone(), freed.clone(), over.clone());
+            let (context, calls, over) = (context.clone(), calls.clone(), over.clone());
+            let freed = lane.freed.clone();
             let held = held.clone();
             held.lock().unwrap_or_else(PoisonError::into_inner).insert(claim.seq);
             tasks.spawn(async move {
                 tokio::select! { () = carry_out(&context, &claim) => {}, () = over.cancelled() => {} }
                 held.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.seq);
                 drop(permit);
-                // There is room again, and the key of the command is free.
-                freed.notify_one();
+                // There is room again, and the key of the command is free. Starts wait for images.
+                if claim.kind == CommandKind::DeclareFunction {
+                    calls.wake.notify_one();
+                } else {
+                    freed.store(true, Ordering::Release);
+                    calls.freed.notify_one();
+                }
             });
         }
     }
@@ -259,15 +288,15 @@ async fn store(context: &Context, claim: &Claim, ending: &commands::Ending) -> b
 
 /// Looks again and again whether something waits, since a call may be lost, or is to be rescued. While nothing does, that is
 /// all that is asked of Postgres.
-async fn look(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
+async fn look(context: Arc<Context>, calls: Arc<Calls>, every: Duration) {
     loop {
         match claim::look(&context.pool, &context.config.cluster).await {
             Ok(seen) => {
                 if seen.waits {
-                    wake.notify_one();
+                    calls.wake.notify_one();
                 }
                 // Whoever holds a row of these back does not hold the looks back.
-                if seen.late && timeout(RESCUE_LIMIT, rescue(&context, &wake)).await.is_err() {
+                if seen.late && timeout(RESCUE_LIMIT, rescue(&context, &calls)).await.is_err() {
                     tracing::warn!("somebody holds lost commands; they are tried again");
                 }
             }
@@ -278,14 +307,14 @@ async fn look(context: Arc<Context>, wake: Arc<Notify>, every: Duration) {
 }
 
 /// Takes back what managers held whose lease has ended, and fails what nobody began in time.
-async fn rescue(context: &Context, wake: &Notify) {
+async fn rescue(context: &Context, calls: &Calls) {
     match claim::rescue(&context.pool, &context.config.cluster).await {
         Ok(found) => {
             found.expired.into_iter().for_each(|id| context.changes.announce(id));
             if found.rescued > 0 {
                 tracing::warn!(found.rescued, "took back commands of a manager whose lease has ended");
                 metrics::counter!("octopus_commands_rescued_total").increment(found.rescued);
-                wake.notify_one();
+                calls.wake.notify_one();
             }
         }
         Err(error) => tracing::warn!(error = %error, "looking for lost commands failed"),
@@ -293,7 +322,7 @@ async fn rescue(context: &Context, wake: &Notify) {
 }
 
 /// Wakes the loop when an API process announces work, and after every reconnect: what was announced meanwhile is lost.
-async fn listen(context: Arc<Context>, wake: Arc<Notify>, over: CancellationToken) {
+async fn listen(context: Arc<Context>, calls: Arc<Calls>, over: CancellationToken) {
     while !over.is_cancelled() {
         let listener = async {
             let mut listener = PgListener::connect_with(&context.pool).await?;
@@ -302,7 +331,7 @@ async fn listen(context: Arc<Context>, wake: Arc<Notify>, over: CancellationToke
         };
         match listener.await {
             Ok(mut listener) => loop {
-                wake.notify_one();
+                calls.wake.notify_one();
                 match db::hear(&mut listener).await {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => break,

@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::functions::{HELLO, HOG, small, task};
 
 /// A service, and a task that calls it again and again from inside of the cluster.
-struct Neighbour {
+pub(crate) struct Neighbour {
     service: Uuid,
     caller: Uuid,
 }
 
 impl Neighbour {
-    async fn start(stack: &Stack) -> Self {
+    pub(crate) async fn start(stack: &Stack) -> Self {
         stack
             .client
             .build("hello", HELLO, json!({"stop_grace_seconds": 2}))
@@ -39,7 +39,7 @@ impl Neighbour {
     }
 
     /// Ten further answers come, and every answer until then is there and good.
-    async fn goes_on(&self, stack: &Stack) {
+    pub(crate) async fn goes_on(&self, stack: &Stack) {
         let before = self.answers(stack).await.len();
         let answers = until("ten further answers", 180, async || {
             let answers = self.answers(stack).await;
@@ -60,7 +60,7 @@ impl Neighbour {
 }
 
 /// Runs one hog to its end.
-async fn ends(stack: &Stack, what: &str, resources: &Value) -> Value {
+pub(crate) async fn ends(stack: &Stack, what: &str, resources: &Value) -> Value {
     let mut spec = task(&[what]);
     spec["resources"] = resources.clone();
     let process = stack.client.start("hog", spec).await;
@@ -91,21 +91,6 @@ async fn a_hog_ends_alone_and_says_why() {
         assert!(!gone["remedy"].as_str().unwrap().is_empty(), "{gone}");
         neighbour.goes_on(&stack).await;
     }
-}
-
-/// The node cuts the log of a function that floods it, and ends the function when it is faster than that.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_log_is_contained() {
-    let stack = Stack::start("flood").await;
-    let _manager = stack.manager().await;
-    stack.client.build("hog", HOG, small()).await;
-    let neighbour = Neighbour::start(&stack).await;
-    let gone = ends(&stack, "log", &json!({"memory": "128Mi"})).await;
-    match gone["state"].as_str().unwrap() {
-        "succeeded" => {}
-        _ => assert_eq!(gone["reason"], "evicted_log_volume", "{gone}"),
-    }
-    neighbour.goes_on(&stack).await;
 }
 
 /// Addresses that no function may reach: what runs the cluster. Those of clouds' credentials lie outside of this machine,

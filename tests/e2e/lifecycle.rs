@@ -111,7 +111,7 @@ async fn a_task_ends_at_its_timeout() {
     let stack = Stack::start("timeout").await;
     let _manager = stack.manager().await;
     stack.client.build("work", WORK, small()).await;
-    let spec = json!({"kind": "task", "args": ["say", "here", "sleep", "600"], "timeout_seconds": 3});
+    let spec = json!({"kind": "task", "args": ["say", "here", "sleep", "600"], "timeout_seconds": 15});
     let process = stack.client.start("work", spec).await;
     let gone = stack.client.shows(process, "lifecycle", "gone", 90).await;
     assert_eq!(

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, which fail by it")]
 #![expect(clippy::print_stdout, reason = "figures that are said and not asserted")]
 
+mod alone;
 mod build;
 mod changes;
 mod clusters;
@@ -12,7 +13,6 @@ mod crash_pairs;
 mod faults;
 mod flood;
 mod functions;
-mod inotify;
 mod kill;
 mod kill_stages;
 mod lifecycle;

@@ -1,8 +1,10 @@
 //! Logs while Postgres is away: nodes rotate them away, and a manager keeps them on its own disk.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::Pod;
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::flood::{accounted, flood, talker};
+use crate::flood::{Stored, accounted, flood, stored, talker};
 use crate::functions::TALK;
 
 /// 30 MB, of which a node keeps 10 in the file that can be read.
@@ -51,31 +53,53 @@ async fn pod(stack: &Stack) -> Option<Pod> {
     stack.namespace.api::<Pod>().get_opt(names.first()?).await.unwrap()
 }
 
-/// Waits until the node has rotated the log of the only pod twice more.
-async fn rotated_twice(stack: &Stack) {
+/// Waits until the node has rotated the log of the only pod twice more: what was printed from now until the first time,
+/// which is answered, can no longer be read from it.
+async fn rotated_twice(stack: &Stack) -> RangeInclusive<DateTime<Utc>> {
+    let begin = Utc::now();
     let uid = pod(stack).await.unwrap().metadata.uid.unwrap();
     // The time is in the name of each rotated file; packing one keeps it, and the newest are never removed.
     let newest = format!("ls /var/log/pods/*{uid}/*/ | grep -o '[0-9]*-[0-9]*' | sort -u | tail -n 1");
     let newest = async || on_node(stack.shared, &["sh", "-c", &newest]).await;
-    let Some(mut before) = newest().await else {
+    let Some(before) = newest().await else {
         // The node is not ours to look into.
-        return sleep(Duration::from_secs(50)).await;
+        sleep(Duration::from_secs(50)).await;
+        return begin..=begin + Duration::from_secs(20);
     };
-    for _ in 0..2 {
-        before = until("the log to be rotated", 60, async || {
+    let another = async |before: Vec<u8>| {
+        until("the log to be rotated", 180, async || {
             newest().await.filter(|found| *found != before)
         })
-        .await;
-    }
+        .await
+    };
+    let first = another(before).await;
+    let end = Utc::now();
+    another(first).await;
+    begin..=end
 }
 
-/// Only what the node itself may have lost when it rotated is missing.
-async fn is_whole(stack: &Stack, process: Uuid) {
+/// What is missing is on record, and what only a spool can have had is there: how much of it a busy node has lost by
+/// itself is said.
+async fn is_kept(stack: &Stack, process: Uuid, away: RangeInclusive<DateTime<Utc>>) {
     let missing = accounted(stack, process, LINES).await;
-    let shown = stack.client.process(process).await;
-    let gaps = shown["log_streams"][0]["gaps"].as_array().unwrap();
-    assert!(gaps.iter().all(|gap| gap["reason"] == "rotation"), "{shown}");
-    println!("spool: {missing} of {LINES} lines missing");
+    let (mut before, mut kept, mut after) = (0, 0, None);
+    let see = |line: &Value| {
+        let Some(Stored::Whole(number)) = line["line"].as_str().map(stored) else {
+            return;
+        };
+        let at: DateTime<Utc> = line["at"].as_str().unwrap().parse().unwrap();
+        if at < *away.start() {
+            before = number + 1;
+        } else if away.contains(&at) {
+            kept += 1;
+        } else {
+            after.get_or_insert(number);
+        }
+    };
+    stack.client.log_lines(process, see).await;
+    let printed = after.unwrap_or(LINES) - before;
+    println!("spool: {missing} of {LINES} lines missing, {kept} of {printed} kept while Postgres was away");
+    assert!(kept * 2 > printed, "{kept} of {printed} lines");
 }
 
 /// One after another: each prints as fast as a small node passes on.
@@ -94,18 +118,18 @@ async fn a_log_goes_on_while_postgres_is_away() {
     let process = flood(&stack, LINES, BYTES_PER_SECOND).await;
     has_begun(&stack, process).await;
     links.postgres.link.set(Line::Silent);
-    rotated_twice(&stack).await;
+    let away = rotated_twice(&stack).await;
     let waits = spooled(&manager).await.unwrap();
     assert!(waits > 0, "nothing was spooled");
     println!("spool: {waits} bytes");
     links.postgres.link.set(Line::Open);
-    until("the spool to be empty", 60, async || {
+    until("the spool to be empty", 180, async || {
         (spooled(&manager).await? == 0).then_some(())
     })
     .await;
     let metrics = manager.metrics().await;
     assert!(metrics.lines().any(|line| line == "octopus_spool_bytes 0"), "{metrics}");
-    is_whole(&stack, process).await;
+    is_kept(&stack, process, away).await;
 }
 
 async fn what_a_killed_manager_has_spooled_is_stored_by_the_next() {
@@ -116,8 +140,8 @@ async fn what_a_killed_manager_has_spooled_is_stored_by_the_next() {
     let process = flood(&stack, LINES, BYTES_PER_SECOND).await;
     has_begun(&stack, process).await;
     links.postgres.stop().await;
-    rotated_twice(&stack).await;
-    until("the end of the log to be spooled", 120, async || {
+    let away = rotated_twice(&stack).await;
+    until("the end of the log to be spooled", 300, async || {
         let files = std::fs::read_dir(&folder).unwrap().filter_map(|entry| {
             let path = entry.unwrap().path();
             path.extension()
@@ -145,8 +169,8 @@ async fn what_a_killed_manager_has_spooled_is_stored_by_the_next() {
     assert_eq!(phase.as_deref(), Some("Succeeded"));
 
     let manager = spooling(&stack, &folder, &[]).await;
-    is_whole(&stack, process).await;
-    until("the pod to be removed", 60, async || {
+    is_kept(&stack, process, away).await;
+    until("the pod to be removed", 180, async || {
         stack.namespace.pods().await.is_empty().then_some(())
     })
     .await;
@@ -167,7 +191,7 @@ async fn what_another_manager_reads_on_without_is_filled_in() {
     let process = flood(&stack, LINES, BYTES_PER_SECOND).await;
     has_begun(&stack, process).await;
     link.set(Line::Cut);
-    rotated_twice(&stack).await;
+    let away = rotated_twice(&stack).await;
     let id = std::fs::read_to_string(folder.join("id")).unwrap();
     assert!(spooled(&first).await.unwrap() > 0, "nothing was spooled");
 
@@ -175,12 +199,12 @@ async fn what_another_manager_reads_on_without_is_filled_in() {
     let _second = spooling(&stack, &other, &[]).await;
     let reason = format!("spooled by {id}");
     let stream = async || stack.client.process(process).await["log_streams"][0].clone();
-    until("the other one to read on", 60, async || {
+    until("the other one to read on", 180, async || {
         let gaps = stream().await["gaps"].as_array()?.clone();
         gaps.iter().any(|gap| gap["reason"] == json!(reason)).then_some(())
     })
     .await;
-    let sealed = until("the other one to read to the end", 120, async || {
+    let sealed = until("the other one to read to the end", 300, async || {
         let stream = stream().await;
         stream["seal"].is_string().then_some(stream)
     })
@@ -188,11 +212,11 @@ async fn what_another_manager_reads_on_without_is_filled_in() {
     assert_eq!(sealed["seal"], "gap", "{sealed}");
     // It comes back with lines that are stored, and lines that are not: each is stored once, and where it belongs.
     link.set(Line::Open);
-    until("its spool to be empty", 60, async || {
+    until("its spool to be empty", 180, async || {
         (spooled(&first).await? == 0).then_some(())
     })
     .await;
-    is_whole(&stack, process).await;
+    is_kept(&stack, process, away).await;
     let whole = stream().await;
     assert!(whole["lines"].as_i64() > sealed["lines"].as_i64(), "{sealed} {whole}");
     let left = whole["gaps"].as_array().unwrap().len();

@@ -1,5 +1,7 @@
 //! Many followers of one process, counted by Postgres: its load does not rise with their number.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -12,6 +14,7 @@ use octopus_tests::postgres::Database;
 use octopus_tests::sse::Events;
 use octopus_tests::stack::client::until;
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
@@ -87,12 +90,59 @@ async fn cost(database: &Database, router: &Router, process: Uuid, token: &str, 
     (lines, statements(database).await - before - lines)
 }
 
+/// The API, in this process.
+async fn served(database: &Database) -> (Router, CancellationToken, JoinHandle<()>) {
+    let stopping = CancellationToken::new();
+    let app = App::new(database.api.clone(), stopping.clone()).unwrap();
+    let listens = tokio::spawn(app.changes.listen(database.url.clone(), stopping.clone()));
+    let router = octopus_api::routes::router(app);
+    until("the API to listen", 10, async || {
+        (listening(database).await == 1).then_some(())
+    })
+    .await;
+    (router, stopping, listens)
+}
+
+async fn migrate(database: &Database) {
+    let mut owner = database.owner.acquire().await.unwrap();
+    octopus_api::admin::migrate::migrate(&mut owner).await.unwrap();
+}
+
+/// Postgres dies under them, more than once, and what is printed as soon as it is back may be announced to nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_that_wait_outlive_postgres() {
+    let (database, server) = Database::apart().await;
+    migrate(&database).await;
+    let api = Api::start(&database).await;
+    let (id, token) = (process(&api).await, api.viewer.clone());
+    api.stop().await;
+    let (router, stopping, listens) = served(&database).await;
+    let mut followers = join_all((0..20).map(|_| follow(&router, id, &token))).await;
+    print(&database, id, 1, &mut followers).await;
+    for seq in 2..=4 {
+        server.stop().await;
+        // Each of the three looks that are made meanwhile fails.
+        let silent = join_all(
+            followers
+                .iter_mut()
+                .map(|events| events.is_silent(Duration::from_secs(3))),
+        )
+        .await;
+        assert!(silent.into_iter().all(|silent| silent), "somebody was told something");
+        server.start().await;
+        print(&database, id, seq, &mut followers).await;
+    }
+    end(&database, id, json!([])).await;
+    let ends = join_all(followers.iter_mut().map(Events::next)).await;
+    assert!(ends.into_iter().all(|event| event.unwrap().event == "end"));
+    stopping.cancel();
+    listens.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_load_of_the_database_does_not_rise_with_the_number_of_followers() {
     let (database, _server) = Database::apart().await;
-    octopus_api::admin::migrate::migrate(&mut database.owner.acquire().await.unwrap())
-        .await
-        .unwrap();
+    migrate(&database).await;
     sqlx::raw_sql("create extension pg_stat_statements")
         .execute(&database.owner)
         .await
@@ -102,15 +152,7 @@ async fn the_load_of_the_database_does_not_rise_with_the_number_of_followers() {
     let token = api.viewer.clone();
     api.stop().await;
 
-    let stopping = CancellationToken::new();
-    let app = App::new(database.api.clone(), stopping.clone()).unwrap();
-    let listens = tokio::spawn(app.changes.listen(database.url.clone(), stopping.clone()));
-    let router = octopus_api::routes::router(app);
-    until("the API to listen", 10, async || {
-        (listening(&database).await == 1).then_some(())
-    })
-    .await;
-
+    let (router, stopping, listens) = served(&database).await;
     let (one, end_of_one) = cost(&database, &router, first, &token, 1).await;
     let (many, end_of_many) = cost(&database, &router, second, &token, MANY).await;
     println!(
@@ -131,7 +173,7 @@ async fn the_load_of_the_database_does_not_rise_with_the_number_of_followers() {
     until("nobody to look any more", 30, async || {
         let before = statements(&database).await;
         // Longer than the time after which a look is made without an announcement.
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         (statements(&database).await == before).then_some(())
     })
     .await;

@@ -21,6 +21,8 @@ use crate::cluster::{label, state};
 const LIST_EVERY: Duration = Duration::from_secs(30);
 /// Looks that are stored with one commit, at most.
 const BATCH: usize = 64;
+/// What comes so soon after looks that were stored is stored together: pods that are made by the hundred change twice each.
+const GATHER: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(watching: &Watching, logs: &Logs) {
     let mut seen = Seen::default();
@@ -146,7 +148,9 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
             }
         }
         looks.extend(seen.again(&looks, &warned));
-        observe(watching, logs, seen, looks).await;
+        if observe(watching, logs, seen, looks).await {
+            watching.sleep(GATHER).await;
+        }
     }
 }
 
@@ -194,8 +198,9 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
     }
 }
 
-/// Stores looks at pods, in their order: those that show something new, with one commit for many.
-async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: Vec<PodObservation>) {
+/// Stores looks at pods, in their order: those that show something new, with one commit for many. Answers whether any did.
+async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: Vec<PodObservation>) -> bool {
+    let mut is_new = false;
     for look in &mut looks {
         look.events = seen.warnings.of(&look.uid);
     }
@@ -203,10 +208,13 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
         let new = seen.new_in(looks);
         let mut not_ours: HashSet<Uuid> = new.iter().map(|look| look.process_id).collect();
         if !new.is_empty() {
+            is_new = true;
             let new: Vec<_> = new.into_iter().map(warning::explained).collect();
             let stored = report::observe_pods(&watching.context.pool, &watching.watch, &new).await;
             // Not stored: the next list tries again.
-            let Some(ours) = watching.written(stored) else { return };
+            let Some(ours) = watching.written(stored) else {
+                return is_new;
+            };
             not_ours.retain(|process| !ours.contains(process));
             ours.into_iter()
                 .for_each(|process| watching.context.changes.announce(process));
@@ -219,6 +227,7 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
             seen.remember(look);
         }
     }
+    is_new
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod faulty;
 pub mod link;
 pub mod namespace;
 pub mod programs;
+mod turn;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ use crate::stack::faulty::Faulty;
 use crate::stack::link::Link;
 use crate::stack::namespace::Namespace;
 use crate::stack::programs::{Program, Programs};
+use crate::stack::turn::Turn;
 
 /// The whole product for one test.
 pub struct Stack {
@@ -36,6 +38,7 @@ pub struct Stack {
     programs: Programs,
     _api: Program,
     _database: Database,
+    _turn: Turn,
 }
 
 /// What stands between the programs of one test and everything else: all of it can be cut.
@@ -51,14 +54,17 @@ pub struct Links {
 impl Stack {
     /// Sets everything up but a manager.
     pub async fn start(name: &str) -> Self {
-        let shared = containers().await;
-        let id = id();
-        let namespace = Namespace::create(&shared.kubeconfig, &id).await;
-        Self::set_up(name, &id, Database::empty().await, namespace, &shared.registry_push).await
+        Self::started(name, Turn::beside().await).await
     }
 
-    /// The same with links that can be cut, and a Postgres that can be stopped.
+    /// The same for a test that takes the whole node: no other runs beside it.
+    pub async fn alone(name: &str) -> Self {
+        Self::started(name, Turn::alone().await).await
+    }
+
+    /// The same as [`Stack::start`], with links that can be cut, and a Postgres that can be stopped.
     pub async fn linked(name: &str) -> (Self, Links) {
+        let turn = Turn::beside().await;
         let shared = containers().await;
         let id = id();
         let (database, postgres) = Database::apart().await;
@@ -73,20 +79,30 @@ impl Stack {
             cluster,
             registry,
         };
-        (Self::set_up(name, &id, database, namespace, &push).await, links)
+        (Self::set_up(name, &id, database, namespace, &push, turn).await, links)
+    }
+
+    async fn started(name: &str, turn: Turn) -> Self {
+        let shared = containers().await;
+        let id = id();
+        let namespace = Namespace::create(&shared.kubeconfig, &id).await;
+        let push = &shared.registry_push;
+        Self::set_up(name, &id, Database::empty().await, namespace, push, turn).await
     }
 
     /// The same as [`Stack::start`], with a proxy between managers and the API server that can replace answers.
     pub async fn faulty(name: &str) -> (Self, Faulty) {
+        let turn = Turn::beside().await;
         let shared = containers().await;
         let id = id();
         let namespace = Namespace::create(&shared.kubeconfig, &id).await;
         let faulty = namespace.before().await;
-        let stack = Self::set_up(name, &id, Database::empty().await, namespace, &shared.registry_push).await;
+        let push = &shared.registry_push;
+        let stack = Self::set_up(name, &id, Database::empty().await, namespace, push, turn).await;
         (stack, faulty)
     }
 
-    async fn set_up(name: &str, id: &str, database: Database, namespace: Namespace, push: &str) -> Self {
+    async fn set_up(name: &str, id: &str, database: Database, namespace: Namespace, push: &str, turn: Turn) -> Self {
         let shared = containers().await;
         let programs = Programs::new(
             name,
@@ -109,6 +125,7 @@ impl Stack {
             programs,
             _api: api,
             _database: database,
+            _turn: turn,
         }
     }
 

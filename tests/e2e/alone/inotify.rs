@@ -81,7 +81,7 @@ async fn readers(stack: &Stack, processes: &[Uuid]) -> HashMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_that_a_node_cannot_follow_are_polled_and_exact() {
-    let stack = Stack::start("inotify").await;
+    let stack = Stack::alone("inotify").await;
     let Some(lowered) = Lowered::on(stack.shared).await else {
         eprintln!("only root can do this, on a node that is ours: its limit stays");
         return;

@@ -1,0 +1,167 @@
+//! Floods of log.
+
+use std::future::ready;
+use std::time::Duration;
+
+use futures::{AsyncBufReadExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, LogParams};
+use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::contained::{Neighbour, ends};
+use crate::flood::{Stored, accounted, flood, lines_stored, stored, talker};
+use crate::functions::{HOG, TALK, small, task};
+use crate::logs::numbered;
+use crate::outages::soak;
+
+/// The node rotates such logs several times, and cuts a line in two each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_log_is_stored_or_on_record_as_missing() {
+    let stack = Stack::alone("flood").await;
+    let _manager = stack.manager().await;
+    stack.client.build("talk", TALK, talker()).await;
+    // Lines of 200 bytes; 0: at once.
+    let floods: &[(usize, usize)] = if soak() {
+        &[(150_000, 500_000), (1_500_000, 5_000_000), (6_000_000, 20_000_000)]
+    } else {
+        &[(10_000, 500_000), (300_000, 5_000_000), (100_000, 0)]
+    };
+    for (lines, rate) in floods {
+        let process = flood(&stack, *lines, *rate).await;
+        let beside = if soak() { Some(bare(&stack).await) } else { None };
+        accounted(&stack, process, *lines).await;
+        if let Some(beside) = beside {
+            let read = beside.await.unwrap();
+            println!(
+                "flood: {} of {lines} lines missing for a bare client beside it",
+                lines - read
+            );
+        }
+    }
+}
+
+/// A client that follows the only pod's log, as far as the node gives it in one go, and counts its lines.
+async fn bare(stack: &Stack) -> JoinHandle<usize> {
+    let pods: Api<Pod> = Api::namespaced(stack.namespace.manager().await, &stack.namespace.name);
+    let name = until("the pod", 60, async || stack.namespace.pods().await.pop()).await;
+    let follow = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
+    let log = until("its log", 120, async || pods.log_stream(&name, &follow).await.ok()).await;
+    tokio::spawn(async move {
+        let lines = log.lines().take_while(|line| ready(line.is_ok()));
+        let whole = lines.filter(|line| {
+            ready(
+                line.as_ref()
+                    .is_ok_and(|line| line.len() == 199 && line.as_bytes()[8] == b' '),
+            )
+        });
+        whole.count().await
+    })
+}
+
+/// At 20 MB/s a node rotates away what nobody reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_reader_misses_while_it_is_stopped_is_on_record() {
+    let stack = Stack::alone("flood-stop").await;
+    let manager = stack.manager().await;
+    stack.client.build("talk", TALK, talker()).await;
+    let (seconds, stopped) = if soak() { (60, 25) } else { (6, 3) };
+    let lines = seconds * 100_000;
+    let process = flood(&stack, lines, 20_000_000).await;
+    until("the flood to be read", 60, async || {
+        (lines_stored(&stack, process).await > 0).then_some(())
+    })
+    .await;
+    manager.signal("STOP").await;
+    tokio::time::sleep(Duration::from_secs(stopped)).await;
+    manager.signal("CONT").await;
+    accounted(&stack, process, lines).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_delays_nobody_else() {
+    let stack = Stack::alone("flood-fair").await;
+    let _manager = stack.manager_with(&[("OCTOPUS_LOG_BYTES_PER_SECOND", "500000")]).await;
+    stack.client.build("talk", TALK, talker()).await;
+    // Twenty seconds of reading each, and more when the machine is slow.
+    const LINES: usize = 50_000;
+    let floods = [flood(&stack, LINES, 0).await, flood(&stack, LINES, 0).await];
+    for process in floods {
+        until("a flood to be read", 60, async || {
+            (lines_stored(&stack, process).await > 0).then_some(())
+        })
+        .await;
+    }
+    let quiet = stack.client.start("talk", task(&["tick", "20", "10"])).await;
+    let gone = stack.client.shows(quiet, "lifecycle", "gone", 60).await;
+    assert_eq!(gone["log_streams"][0]["seal"], "complete", "{gone}");
+    for process in floods {
+        let stored = lines_stored(&stack, process).await;
+        assert!(stored < LINES as i64, "the floods were over before");
+    }
+    assert_eq!(stack.client.log(quiet).await, numbered(20).as_bytes());
+    for process in floods {
+        accounted(&stack, process, LINES).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_log_that_is_too_long_the_newest_lines_are_kept() {
+    const LINES: usize = 25_000;
+    const LIMIT: i64 = 1_000_000;
+    let stack = Stack::alone("flood-limit").await;
+    let limit = LIMIT.to_string();
+    let _manager = stack.manager_with(&[("OCTOPUS_LOG_BYTES_PER_PROCESS", &limit)]).await;
+    stack.client.build("talk", TALK, talker()).await;
+    let process = flood(&stack, LINES, 1_000_000).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    assert_eq!(gone["state"], "succeeded", "it was not ended for talking: {gone}");
+    let stream = until("the log to be short enough", 60, async || {
+        let stream = stack.client.process(process).await["log_streams"][0].clone();
+        let dropped = stream["truncated"]["bytes"].as_i64().unwrap_or_default();
+        (stream["bytes"].as_i64().unwrap() - dropped <= LIMIT).then_some(stream)
+    })
+    .await;
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("truncated"), &json!(LINES))
+    );
+    let dropped = usize::try_from(stream["truncated"]["lines"].as_i64().unwrap()).unwrap();
+    assert_eq!(stream["truncated"]["bytes"], json!(dropped * 200));
+    let (mut next, mut marks) = (dropped, Vec::new());
+    stack
+        .client
+        .log_lines(process, |line| match line["line"].as_str() {
+            Some(printed) => {
+                assert!(
+                    matches!(stored(printed), Stored::Whole(number) if number == next),
+                    "{next}: {line}"
+                );
+                next += 1;
+            }
+            None if line["truncated"].is_object() => marks.push(line["truncated"]["lines"].clone()),
+            None => {}
+        })
+        .await;
+    assert_eq!((next, marks), (LINES, vec![json!(dropped)]));
+}
+
+/// The node cuts the log of a function that floods it, and ends the function when it is faster than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_log_is_contained() {
+    let stack = Stack::alone("flood").await;
+    let _manager = stack.manager().await;
+    stack.client.build("hog", HOG, small()).await;
+    let neighbour = Neighbour::start(&stack).await;
+    let gone = ends(&stack, "log", &json!({"memory": "128Mi"})).await;
+    match gone["state"].as_str().unwrap() {
+        "succeeded" => {}
+        _ => assert_eq!(gone["reason"], "evicted_log_volume", "{gone}"),
+    }
+    neighbour.goes_on(&stack).await;
+}
