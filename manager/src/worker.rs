@@ -25,6 +25,10 @@ const BATCH: usize = 100;
 /// A task's end is followed by a look for others this much later: those that end meanwhile share it.
 const GATHER: Duration = Duration::from_millis(3);
 
+/// Starts under way for each creation that the cluster may be asked for at once: while some are created others are read and
+/// reported, and neither the cluster nor Postgres waits for the other.
+const AHEAD: u32 = 4;
+
 /// For one rescue.
 const RESCUE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a claim whose connection broke may still be under way in Postgres.
@@ -91,7 +95,7 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
                 CommandKind::UpdateProcess,
                 CommandKind::ScaleProcess,
             ],
-            context.config.starts,
+            context.config.starts * AHEAD,
         ),
         Lane::new(&[CommandKind::DeclareFunction], context.config.builds),
     ];

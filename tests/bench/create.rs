@@ -11,7 +11,7 @@ use octopus_tests::stack::programs::Program;
 use reqwest::Method;
 use serde_json::json;
 
-use super::quantile;
+use super::{idle_node, quantile};
 
 /// Creates in each round.
 const CREATES: usize = 200;
@@ -22,15 +22,11 @@ const SINGLE: usize = 100;
 /// The manager's default OCTOPUS_STARTS.
 const PARALLEL: usize = 32;
 
-/// A task that no node has room for: its pod is accepted and never runs, so that the node's work is not measured.
-fn unschedulable() -> serde_json::Value {
-    json!({"kind": "task", "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "900Gi", "ephemeral_storage": "1Gi"}})
-}
-
 pub(super) async fn run(stack: &Stack) {
     let source = "print('never runs')\n";
     let builder = stack.manager().await;
     stack.client.build("idle", source, json!({})).await;
+    idle_node::close(stack).await;
     latency(stack, &builder).await;
     assert!(builder.terminate().await, "the manager ends cleanly");
 
@@ -44,6 +40,7 @@ pub(super) async fn run(stack: &Stack) {
         );
         ratios.push(product / bare);
     }
+    idle_node::open(stack).await;
     ratios.sort_by(f64::total_cmp);
     println!(
         "creates: median ratio to the bare client {:.2} ({CREATES} pods a round, {PARALLEL} at a time)",
@@ -58,7 +55,7 @@ async fn latency(stack: &Stack, manager: &Program) {
         let started = Instant::now();
         let (_, answer) = stack
             .client
-            .send(Method::POST, "/api/v1/functions/idle/processes", &unschedulable())
+            .send(Method::POST, "/api/v1/functions/idle/processes", &idle_node::task())
             .await;
         let command = answer["id"].as_str().and_then(|id| id.parse().ok()).expect("a command");
         stack.client.ended(command, 30).await;
@@ -94,7 +91,7 @@ async fn latency(stack: &Stack, manager: &Program) {
 async fn product(stack: &Stack) -> (f64, Pod) {
     let before = chrono::Utc::now();
     for _ in 0..CREATES {
-        stack.client.start("idle", unschedulable()).await;
+        stack.client.start("idle", idle_node::task()).await;
     }
     let manager = stack.manager().await;
     let seconds: f64 = until("all pods to be created", 300, async || {

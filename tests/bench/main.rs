@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
 mod create;
+mod idle_node;
 mod image;
 mod logs;
 mod processes;

@@ -17,7 +17,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{quantile, resident_kib};
+use super::{idle_node, quantile, resident_kib};
 
 /// Kills whose latency is measured, one after another.
 const KILLS: usize = 40;
@@ -25,7 +25,7 @@ const KILLS: usize = 40;
 const ENDS: usize = 40;
 /// Processes that run while the manager is restarted.
 const RUNNING: usize = 200;
-/// Processes whose pods no node has room for.
+/// Processes whose pods no node takes.
 const MANY: [usize; 3] = [500, 1000, 2000];
 
 /// Sleeps until it is told to end, or prints a line and ends.
@@ -229,14 +229,13 @@ async fn clear(stack: &Stack, processes: &[Uuid]) {
 
 /// Resident memory of a manager that watches ever more processes, and of one that is started beside all of them.
 async fn memory(stack: &Stack) {
-    let unschedulable = json!({"kind": "task", "args": ["0"],
-        "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "900Gi", "ephemeral_storage": "1Gi"}});
+    idle_node::close(stack).await;
     let manager = stack.manager().await;
     let mut started = Vec::new();
     let mut figures = Vec::new();
     for many in MANY {
         let since: DateTime<Utc> = Utc::now();
-        started.extend(start_all(stack, many - started.len(), &unschedulable).await);
+        started.extend(start_all(stack, many - started.len(), &idle_node::task()).await);
         until("all to be seen", 600, async || {
             let seen: i64 = sqlx::query_scalar("select count(*) from pod where gone_at is null")
                 .fetch_one(&stack.owner)
@@ -264,4 +263,5 @@ async fn memory(stack: &Stack) {
         resident_kib(next.id()) / 1024.0
     );
     next.kill().await;
+    idle_node::open(stack).await;
 }

@@ -11,7 +11,7 @@ use octopus_tests::stack::client::until;
 use serde_json::json;
 
 use super::processes::{counter, start_all};
-use super::resident_kib;
+use super::{idle_node, resident_kib};
 
 const STREAMS: usize = 500;
 
@@ -20,9 +20,8 @@ pub(super) async fn run() {
     faulty.answer_logs();
     let manager = stack.manager_with(&[("OCTOPUS_FOLLOWED_LOGS", "500")]).await;
     stack.client.build("rest", "print('never runs')\n", json!({})).await;
-    let unschedulable = json!({"kind": "task", "args": ["0"],
-        "resources": {"cpu_request": "20m", "cpu": "20m", "memory": "900Gi", "ephemeral_storage": "1Gi"}});
-    start_all(&stack, STREAMS, &unschedulable).await;
+    idle_node::close(&stack).await;
+    start_all(&stack, STREAMS, &idle_node::task()).await;
     until("all pods to be there", 300, async || {
         (stack.namespace.pods().await.len() >= STREAMS).then_some(())
     })
@@ -61,6 +60,7 @@ pub(super) async fn run() {
          wait, {lines} lines stored; to the API server without TLS)",
         resident_kib(manager.id()) / 1024.0
     );
+    idle_node::open(&stack).await;
 }
 
 fn running(pod: &Pod) -> serde_json::Value {

@@ -19,6 +19,7 @@ pub mod why;
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -39,7 +40,7 @@ use octopus_shared::db::report::ProcessRow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::interval;
 use uuid::Uuid;
 
@@ -126,6 +127,8 @@ pub struct Cluster {
     pub around: Surroundings,
     /// When the database was set up: what is older is not ours to judge.
     pub installed_at: DateTime<Utc>,
+    /// Creations that are under way at once.
+    creating: Arc<Semaphore>,
 }
 
 impl Cluster {
@@ -181,6 +184,7 @@ impl Cluster {
             minor,
             around,
             installed_at,
+            creating: Arc::new(Semaphore::new(config.starts as usize)),
         })
     }
 
@@ -302,6 +306,8 @@ impl Cluster {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
     {
+        // It is never closed.
+        let _one_of_few = self.creating.acquire().await;
         match limited(self.api::<K>().create(&PostParams::default(), object)).await {
             Err(ClusterError::Refused { code: 409, .. }) => self.adopt(object).await,
             answer => answer,

@@ -159,6 +159,13 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
             ..ended(terminated)
         };
     }
+    if why::is_out_of_reach(pod.spec.as_ref(), status) {
+        return Verdict::because(
+            ProcessState::Failing,
+            reason::NODE_LOST,
+            "its node has stopped answering",
+        );
+    }
     if label::kind_of(&pod.metadata) == Some(ProcessKind::Task.as_str()) {
         // Without a probe Kubernetes calls every running container ready; a task has nothing to be ready for.
         return Verdict::plain(ProcessState::Running);

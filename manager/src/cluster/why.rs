@@ -76,6 +76,19 @@ pub(super) fn ended_by_node(status: &PodStatus, kubernetes: Option<&str>) -> Opt
     }
 }
 
+/// Whether the pod's node has stopped answering: then Kubernetes itself says that the pod is not ready. A kubelet says so of both
+/// or of neither, but for the gates of a pod, which none of ours has.
+pub(super) fn is_out_of_reach(spec: Option<&PodSpec>, status: &PodStatus) -> bool {
+    let is = |condition: &str, value: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.any(|found| found.type_ == condition && found.status == value)
+    };
+    let has_gates = spec
+        .and_then(|spec| spec.readiness_gates.as_ref())
+        .is_some_and(|gates| !gates.is_empty());
+    is("Ready", "False") && is("ContainersReady", "True") && !has_gates
+}
+
 /// What Kubernetes says about it.
 pub(super) fn words_of_node(status: &PodStatus) -> String {
     let message = status.message.clone().filter(|message| !message.is_empty());

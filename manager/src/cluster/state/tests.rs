@@ -214,6 +214,45 @@ fn a_node_that_ends_or_refuses_a_pod_is_named() {
     }
 }
 
+/// Documents of a 1.20 cluster, as its API server showed them: what no test of the whole provokes, for it would take the node from
+/// the others. Pods of a higher priority ended one by its grace, and its function ended well.
+#[test]
+fn recorded_pods_say_what_became_of_them() {
+    use ProcessState::{Failed, Failing, Succeeded};
+    for (recorded, state, id, message) in [
+        (
+            include_str!("recorded/node_refused.json"),
+            Failed,
+            Some("node_refused"),
+            Some("Pod Node didn't have enough resource: cpu, requested: 64000, used: 0, capacity: 2000"),
+        ),
+        (
+            include_str!("recorded/preempted_by_kubelet.json"),
+            Failed,
+            Some("preempted"),
+            Some("Preempted in order to admit critical pod"),
+        ),
+        (
+            include_str!("recorded/preempted_by_scheduler.json"),
+            Succeeded,
+            None,
+            None,
+        ),
+        (
+            include_str!("recorded/node_unreachable.json"),
+            Failing,
+            Some("node_lost"),
+            Some("its node has stopped answering"),
+        ),
+    ] {
+        let seen = fold(&serde_json::from_str(recorded).unwrap(), false).unwrap().verdict;
+        assert_eq!(
+            (seen.state, seen.reason.map(|reason| reason.id), seen.message.as_deref()),
+            (state, id, message)
+        );
+    }
+}
+
 #[test]
 fn ready_needs_the_condition_and_the_container() {
     let mut status = with("Running", json!({"running": {}}));
