@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, PostParams};
+use octopus_shared::db::COMMAND_CHANNEL;
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use octopus_tests::stack::programs::Program;
@@ -87,19 +89,36 @@ async fn latency(stack: &Stack, manager: &Program) {
     clear(stack).await;
 }
 
-/// Commands that wait for a manager, and one that starts: first to last creation that the API server accepted.
+/// Commands that are stored in one transaction while a manager has nothing to do: from that to the last creation that the API
+/// server accepted.
 async fn product(stack: &Stack) -> (f64, Pod) {
-    let before = chrono::Utc::now();
-    for _ in 0..CREATES {
-        stack.client.start("idle", idle_node::task()).await;
-    }
     let manager = stack.manager().await;
+    let first = stack.client.start("idle", idle_node::task()).await;
+    stack.client.shows(first, "lifecycle", "created", 60).await;
+    let asked: DateTime<Utc> = sqlx::query_scalar(
+        "with stored as (
+             insert into command (id, kind, version, function_name, process_id, payload, requested_by)
+             select gen_random_uuid(), 'start_process', 1, 'idle', gen_random_uuid(), $1, 'bench' from generate_series(1, $2)
+             returning id)
+         select now() from stored, lateral (select pg_notify($3, '')) told limit 1",
+    )
+    .bind(json!({"kind": "task", "revision": null, "spec": idle_node::task()}))
+    .bind(i32::try_from(CREATES).unwrap_or(i32::MAX))
+    .bind(COMMAND_CHANNEL)
+    .fetch_one(&stack.owner)
+    .await
+    .expect("stored");
+    let committed: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(&stack.owner)
+        .await
+        .expect("Postgres answers");
     let seconds: f64 = until("all pods to be created", 300, async || {
         let (count, seconds): (i64, Option<f64>) = sqlx::query_as(
-            "select count(*), extract(epoch from max(e.at) - min(e.at))::float8 from process_event e
+            "select count(*), extract(epoch from max(e.at) - $2)::float8 from process_event e
               where e.lifecycle = 'created' and e.state = 'starting' and e.reason is null and e.at > $1",
         )
-        .bind(before)
+        .bind(asked)
+        .bind(committed)
         .fetch_one(&stack.owner)
         .await
         .expect("Postgres answers");
