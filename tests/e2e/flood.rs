@@ -1,15 +1,13 @@
-//! Functions that print much, or oddly, and checking what is stored of it: with what is on record as missing it is all that was
-//! printed.
+//! Functions that print much, and checking what is stored of it: with what is on record as missing it is all that was printed.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use octopus_tests::stack::Stack;
 use serde_json::{Value, json};
-use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::functions::{TALK, small, task};
+use crate::functions::{small, task};
 use crate::outages::soak;
 
 /// What one stored line of a flood is.
@@ -120,42 +118,4 @@ pub(crate) fn talker() -> Value {
 pub(crate) async fn lines_stored(stack: &Stack, process: Uuid) -> i64 {
     let shown = stack.client.process(process).await;
     shown["log_streams"][0]["lines"].as_i64().unwrap_or_default()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_printed_comes_back_byte_for_byte() {
-    let stack = Stack::start("odd").await;
-    let _manager = stack.manager().await;
-    stack.client.build("talk", TALK, talker()).await;
-    let process = stack.client.start("talk", task(&["odd"])).await;
-    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
-    assert_eq!(
-        (&gone["state"], &gone["log_streams"][0]["seal"]),
-        (&json!("succeeded"), &json!("complete")),
-        "{gone}"
-    );
-    let python = Command::new("python3")
-        .args(["-c", TALK, "odd"])
-        .output()
-        .await
-        .unwrap();
-    let printed = python.stdout;
-    let expected: Vec<&[u8]> = printed.split(|byte| *byte == b'\n').collect();
-    let log = stack.client.log(process).await;
-    let mut lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').collect();
-    // Each line ends with a newline in a log, the last one too.
-    assert_eq!(
-        (lines.pop(), expected.last().copied()),
-        (Some(b"".as_slice()), Some(b"no newline".as_slice()))
-    );
-    assert_eq!(lines.len(), expected.len());
-    for (number, (line, expected)) in lines.iter().zip(&expected).enumerate() {
-        let shown = String::from_utf8_lossy(&line[..line.len().min(100)]);
-        assert!(
-            line == expected,
-            "line {number}, {} bytes and not {}: {shown}",
-            line.len(),
-            expected.len()
-        );
-    }
 }

@@ -1,4 +1,4 @@
-//! Floods of log.
+//! Floods of log, and lines as long as the files that a node keeps.
 
 use std::future::ready;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use kube::api::{Api, LogParams};
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::json;
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use crate::contained::{Neighbour, ends};
@@ -164,4 +165,43 @@ async fn a_flood_of_log_is_contained() {
         _ => assert_eq!(gone["reason"], "evicted_log_volume", "{gone}"),
     }
     neighbour.goes_on(&stack).await;
+}
+
+/// A line of 10 MB fills the file that a node keeps of a log.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_printed_comes_back_byte_for_byte() {
+    let stack = Stack::alone("odd").await;
+    let _manager = stack.manager().await;
+    stack.client.build("talk", TALK, talker()).await;
+    let process = stack.client.start("talk", task(&["odd"])).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    assert_eq!(
+        (&gone["state"], &gone["log_streams"][0]["seal"]),
+        (&json!("succeeded"), &json!("complete")),
+        "{gone}"
+    );
+    let python = Command::new("python3")
+        .args(["-c", TALK, "odd"])
+        .output()
+        .await
+        .unwrap();
+    let printed = python.stdout;
+    let expected: Vec<&[u8]> = printed.split(|byte| *byte == b'\n').collect();
+    let log = stack.client.log(process).await;
+    let mut lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').collect();
+    // Each line ends with a newline in a log, the last one too.
+    assert_eq!(
+        (lines.pop(), expected.last().copied()),
+        (Some(b"".as_slice()), Some(b"no newline".as_slice()))
+    );
+    for (number, (line, expected)) in lines.iter().zip(&expected).enumerate() {
+        let shown = String::from_utf8_lossy(&line[..line.len().min(100)]);
+        assert!(
+            line == expected,
+            "line {number}, {} bytes and not {}: {shown}",
+            line.len(),
+            expected.len()
+        );
+    }
+    assert_eq!(lines.len(), expected.len());
 }
