@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use octopus_shared::db;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ pub(crate) async fn serve(
 
 async fn ready(State((pool, health)): State<(PgPool, Arc<Health>)>) -> (StatusCode, Json<Value>) {
     let mut missing = health.missing();
-    if sqlx::query!("select 1 as one").fetch_one(&pool).await.is_err() {
+    if db::soon(sqlx::query!("select 1 as one").fetch_one(&pool)).await.is_err() {
         missing.push("Postgres does not answer".to_owned());
     }
     let spool = health.spool();

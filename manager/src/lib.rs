@@ -166,7 +166,7 @@ fn open_spool(config: &Config) -> Result<Option<Spool>, RunError> {
 
 /// Nothing, when the database has what this release needs; else what stands against it.
 async fn schema(pool: &sqlx::PgPool) -> Result<(), String> {
-    match db::outdated(pool).await {
+    match db::soon(db::outdated(pool)).await {
         Ok(None) => Ok(()),
         Ok(Some(why)) => Err(why),
         Err(error) => Err(error.to_string()),

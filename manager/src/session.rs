@@ -23,7 +23,10 @@ pub async fn run(context: &Arc<Context>, shutdown: &Shutdown) {
         let instance = Uuid::new_v4();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let since = Instant::now();
-        match register(context, instance, host.trim()).await {
+        let lease = context.config.lease();
+        let registered = timeout(lease, register(context, instance, host.trim())).await;
+        // What is not answered by then would be over.
+        match registered.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(()) => session(context, instance, since, shutdown).await,
             Err(error) => {
                 tracing::warn!(error = %error, "waiting for Postgres");

@@ -264,6 +264,36 @@ async fn a_hole_that_is_filled_in_part_begins_later() {
 }
 
 #[tokio::test]
+async fn a_rotation_that_was_noticed_late_is_on_record_when_the_hole_before_it_is_filled() {
+    let mut log = Log::new(3).await;
+    log.take(2, 8..10).await;
+    log.seal(0, Vec::new()).await;
+    // Lines 5 to 7 are lost to the node, as the first one finds when it has handed out what follows.
+    let rotation = Gap {
+        from: log.hole(4, None).from,
+        to: log.hole(8, None).from,
+        reason: "rotation".into(),
+        cut: true,
+        ..Gap::default()
+    };
+    let mut messages = log.spool(&[3..5, 8..9]);
+    let late = log.first.chunk_after(vec![rotation.clone()], &lines(9..11));
+    messages.push(LogMessage::Chunk(late));
+    // The manager dies before it takes note of what it has stored.
+    assert_eq!(counts(&log.give(&messages[..2]).await), (2, 2, 0, 0));
+    for given in [&messages[1..], &messages, &messages] {
+        assert_eq!(counts(&log.give(given).await), (0, 0, given.len(), 0));
+        let stream = log.stream(0).await;
+        assert_eq!(stream["gaps"], json!([rotation]));
+        assert_eq!(
+            (&stream["seal"], &stream["seal_reason"]),
+            (&json!("gap"), &json!("rotation"))
+        );
+        assert_eq!(log.text("logs").await, text(0..5) + &text(8..10));
+    }
+}
+
+#[tokio::test]
 async fn what_was_spooled_behind_a_hole_can_be_filled_too() {
     let mut log = Log::new(3).await;
     let gap = log.hole(2, Some(8));

@@ -1,11 +1,11 @@
 //! What a manager has spooled is stored once, in order, and only where it belongs.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use octopus_shared::db::report::{self, Chunk, LogMessage, Replayed, ReportError, Seal, Watch};
+use octopus_shared::db::report::{self, Chunk, LogMessage, Replayed, ReportError, Seal, StreamKey, Watch};
 use octopus_tests::api::Api;
 use octopus_tests::function::{manager, service, watch};
 use octopus_tests::postgres::Database;
-use octopus_tests::printed::Writer;
+use octopus_tests::printed::{Writer, opened};
 use uuid::Uuid;
 
 /// Lines that name their place in the log.
@@ -80,6 +80,31 @@ async fn prepared() -> (Database, Watch, Uuid) {
     let process = service(&database, &api, instance).await;
     watch.spool = Some(Uuid::new_v4());
     (database, watch, process)
+}
+
+#[tokio::test]
+async fn the_newest_file_of_which_nothing_is_doubtful_is_known_to_the_next_reader() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let key = StreamKey {
+        pod_uid: format!("pod-of-{process}"),
+        container: "function".into(),
+        restart: 0,
+    };
+    let stored = async || opened(&database.manager, &watch, process, &key).await.head;
+    assert_eq!(stored().await, None);
+    for (line, head, known) in [(0, Some(7), 7), (1, None, 7), (2, Some(8), 8)] {
+        let mut chunk = writer.chunk(&lines(line..line + 1));
+        chunk.head = head;
+        report::append_chunks(&database.manager, &watch, &[chunk]).await.unwrap();
+        assert_eq!(stored().await, Some(known));
+    }
+    let mut message = spooled(&mut writer, 3..4);
+    if let LogMessage::Chunk(chunk) = &mut message {
+        chunk.head = Some(9);
+    }
+    replay(&database, &watch, &[message]).await;
+    assert_eq!(stored().await, Some(9));
 }
 
 #[tokio::test]
@@ -169,18 +194,13 @@ async fn only_who_watches_a_stream_stores_what_is_spooled_of_it() {
     assert_eq!(stored(&database).await.0, Vec::<String>::new());
     // Who reads on knows who may have more; whoever spooled it need not be told.
     let key = messages[0].key();
-    let opened = report::open_stream(&database.manager, &watch, process, 1, key)
-        .await
-        .unwrap();
-    assert_eq!(opened.unwrap().spooled_by, None);
+    let by = async |watch: &Watch| opened(&database.manager, watch, process, key).await.spooled_by;
+    assert_eq!(by(&watch).await, None);
     let next = Watch {
         spool: Some(Uuid::new_v4()),
         ..watch.clone()
     };
-    let opened = report::open_stream(&database.manager, &next, process, 1, key)
-        .await
-        .unwrap();
-    assert_eq!(opened.unwrap().spooled_by, watch.spool);
+    assert_eq!(by(&next).await, watch.spool);
     replay(&database, &watch, &messages).await;
     assert_eq!(stored(&database).await.0, names(4));
 }

@@ -1,7 +1,7 @@
 //! What a manager's reader and writer of a log do, for tests of the database alone.
 
 use chrono::{DateTime, Utc};
-use octopus_shared::db::report::{self, Chunk, StreamCursor, StreamKey, Watch};
+use octopus_shared::db::report::{self, Chunk, OpenStream, Opened, StreamCursor, StreamKey, Watch};
 use octopus_shared::log::{Gap, Packer, chained};
 use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
@@ -9,6 +9,18 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::function::{observed, pod};
+
+/// A stream, which is not sealed, as its next reader finds it.
+pub async fn opened(pool: &PgPool, watch: &Watch, process: Uuid, key: &StreamKey) -> Opened {
+    let stream = OpenStream {
+        key: key.clone(),
+        process_id: process,
+        attempt: 1,
+        pod_name: key.pod_uid.clone(),
+    };
+    let mut opened = report::open_streams(pool, watch, &[(stream, "follow")]).await.expect("opened");
+    opened.remove(key).expect("not sealed")
+}
 
 /// Writes the logs of one process.
 pub struct Writer {
@@ -49,11 +61,8 @@ impl Writer {
     /// The next run of its container.
     pub async fn restart(&mut self) {
         self.key.restart += 1;
-        self.cursor = report::open_stream(&self.pool, &self.watch, self.process, 1, &self.key)
-            .await
-            .expect("opened")
-            .expect("not sealed")
-            .cursor;
+        let opened = opened(&self.pool, &self.watch, self.process, &self.key).await;
+        self.cursor = opened.cursor;
         let last = report::last_seqs(&self.pool, &[self.process]).await.expect("answered");
         self.seq = last.first().map_or(0, |(_, seq)| *seq);
     }
@@ -94,6 +103,7 @@ impl Writer {
             cursor: self.cursor.clone(),
             gaps,
             seams: Vec::new(),
+            head: None,
         };
         report::number(&mut self.seq, &mut chunk);
         chunk

@@ -26,7 +26,7 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Proble
     if app.stopping.is_cancelled() {
         return Err(Problem::new(Kind::UNAVAILABLE, "the process is stopping"));
     }
-    if let Some(why) = db::outdated(&app.pool).await? {
+    if let Some(why) = db::soon(db::outdated(&app.pool)).await? {
         return Err(Problem::new(Kind::UNAVAILABLE, why).remedy("run `octopus-api migrate`"));
     }
     Ok("ok\n")

@@ -40,6 +40,24 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Those of a stream of which something is stored: the newest head of which nothing is doubtful, and the last line.
+    pub(crate) fn resumed(head: Option<i64>, last: Option<i64>) -> Self {
+        Self {
+            heads: head.into_iter().collect(),
+            current: head,
+            recent: head.and(last).into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The newest head before which nothing is missing that is not on record.
+    pub(crate) fn proven(&self) -> Option<i64> {
+        match self.unproven.front() {
+            None => self.heads.back().copied(),
+            Some(unproven) => self.heads.iter().rev().skip_while(|head| *head != unproven).nth(1).copied(),
+        }
+    }
+
     /// The stream shows the beginning of a file, and nothing before it is missing that is not on record.
     pub(crate) fn entered(&mut self, head: i64) {
         if !self.begins(head) {
@@ -206,6 +224,42 @@ mod tests {
         assert_eq!(files.unproven(true), None);
         files.looked(400);
         assert!(files.unproven(true).is_some());
+    }
+
+    #[test]
+    fn a_change_of_files_that_a_reader_did_not_live_to_put_on_record_is_put_there_by_the_next() {
+        let mut files = busy();
+        assert_eq!(files.proven(), Some(10));
+        files.looked(200);
+        assert_eq!(files.proven(), Some(10), "it is doubtful");
+        files.read(200, 1);
+        assert!(files.unproven(false).is_some());
+        assert_eq!(files.proven(), Some(200));
+        files.looked(300);
+        files.looked(400);
+        assert_eq!(files.proven(), Some(200));
+
+        let resumed = |last| {
+            let mut files = Files::resumed(Some(10), Some(last));
+            assert!(!files.begins(200));
+            files.looked(200);
+            files
+        };
+        // It had come past the change.
+        let gap = resumed(200 + SKEW).unproven(false).unwrap();
+        assert_eq!((gap.from, gap.to), (None, Some(200)));
+        // It had not.
+        let mut files = resumed(150);
+        assert_eq!(files.unproven(false), None);
+        files.entered(200);
+        assert_eq!((files.unproven(true), files.proven()), (None, Some(200)));
+        // It goes on in the same file.
+        let mut files = Files::resumed(Some(10), Some(150));
+        files.looked(10);
+        assert_eq!((files.unproven(true), files.proven()), (None, Some(10)));
+        let mut unknown = Files::resumed(None, Some(150));
+        unknown.looked(200);
+        assert_eq!((unknown.unproven(true), unknown.proven()), (None, Some(200)));
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use octopus_shared::db::report::{self, StreamKey};
+use octopus_shared::db::report::{self, OpenStream, StreamKey};
 use octopus_shared::pod::PodObservation;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
-use super::reader::Reader;
+use super::reader::{self, Reader};
 use super::share::Shares;
 use super::writer::{self, Said};
 use super::{Watching, spooled};
@@ -19,6 +18,8 @@ use crate::spool::{Queue, Spool};
 
 /// Chunks on their way to Postgres at most; readers wait beyond that.
 const QUEUE: usize = 256;
+/// Streams that are opened with one commit, at most.
+const AT_ONCE: usize = 64;
 
 /// What is read beside a long replay is spooled behind it. When only so much is left, those who read are replaced.
 const LITTLE: u64 = 4 << 20;
@@ -79,53 +80,48 @@ impl Logs {
         Some(logs)
     }
 
-    /// Sees to it that every run of every container of a pod is read, the ones before the last restart too.
-    pub(crate) async fn ensure(&self, pod: &PodObservation) {
-        for container in &pod.containers {
-            let started = container.started_at.is_some();
-            let newest = if started {
-                container.restart_count
-            } else {
-                container.restart_count - 1
-            };
-            // The node keeps the log of one run before the current one; older ones can only be recorded as missing.
-            for restart in (0..=newest).rev().take(2) {
-                let key = StreamKey {
-                    pod_uid: pod.uid.clone(),
-                    container: container.name.clone(),
-                    restart,
-                };
-                self.read(key, pod.process_id, pod.attempt, &pod.name).await;
-            }
-        }
+    /// Sees to it that every run of every container of these pods is read, the ones before the last restart too.
+    pub(crate) async fn ensure(&self, pods: impl Iterator<Item = &PodObservation>) {
+        self.read(pods.flat_map(streams_of).collect()).await;
     }
 
-    /// Starts a reader unless one is reading, or has read, this stream.
-    pub(crate) async fn read(&self, key: StreamKey, process_id: Uuid, attempt: i32, pod_name: &str) {
+    /// Starts a reader for each stream that none is reading, or has read.
+    pub(crate) async fn read(&self, mut streams: Vec<OpenStream>) {
         let mut readers = self.readers.lock().await;
         let Some(chunks) = self.chunks.lock().await.clone() else {
             return;
         };
-        if readers.contains_key(&key) {
-            return;
+        streams.retain(|stream| !readers.contains_key(&stream.key));
+        for streams in streams.chunks(AT_ONCE) {
+            let rooms: Vec<_> = streams
+                .iter()
+                .map(|stream| (stream.clone(), self.room.clone().try_acquire_owned().ok()))
+                .collect();
+            let asked: Vec<_> = rooms
+                .iter()
+                .map(|(stream, room)| (stream.clone(), reader::named(room.as_ref())))
+                .collect();
+            let pool = &self.watching.context.pool;
+            let opening = report::open_streams(pool, &self.watching.watch, &asked);
+            let opened = tokio::select! { opened = opening => opened, () = self.watching.lost.cancelled() => return };
+            // Not stored: the next look at their pods tries again.
+            let Some(mut opened) = self.watching.written(opened) else {
+                return;
+            };
+            for (stream, followed) in rooms {
+                let Some(opened) = opened.remove(&stream.key) else { continue };
+                let reader = Reader {
+                    watching: self.reading.clone(),
+                    key: stream.key.clone(),
+                    process_id: stream.process_id,
+                    pod_name: stream.pod_name,
+                    room: self.room.clone(),
+                    share: self.shares.of(stream.process_id),
+                    chunks: chunks.clone(),
+                };
+                readers.insert(stream.key, tokio::spawn(reader.run(opened, followed)));
+            }
         }
-        let pool = &self.watching.context.pool;
-        let opening = report::open_stream(pool, &self.watching.watch, process_id, attempt, &key);
-        let opened = tokio::select! { opened = opening => opened, () = self.watching.lost.cancelled() => return };
-        // Not stored: the next look at the pod tries again.
-        let Some(Some(opened)) = self.watching.written(opened) else {
-            return;
-        };
-        let reader = Reader {
-            watching: self.reading.clone(),
-            key: key.clone(),
-            process_id,
-            pod_name: pod_name.to_owned(),
-            room: self.room.clone(),
-            share: self.shares.of(process_id),
-            chunks,
-        };
-        readers.insert(key, tokio::spawn(reader.run(opened)));
     }
 
     /// Forgets readers that have ended, so that memory does not grow with finished pods. While something is spooled, their seals
@@ -160,4 +156,23 @@ impl Logs {
             let _ = writing.await;
         }
     }
+}
+
+/// Those whose logs a node may have: of each container the current run and the one before it. Older ones can only be recorded
+/// as missing.
+fn streams_of(pod: &PodObservation) -> impl Iterator<Item = OpenStream> {
+    pod.containers.iter().flat_map(move |container| {
+        let started = container.started_at.is_some();
+        let newest = container.restart_count - i32::from(!started);
+        (0..=newest).rev().take(2).map(move |restart| OpenStream {
+            key: StreamKey {
+                pod_uid: pod.uid.clone(),
+                container: container.name.clone(),
+                restart,
+            },
+            process_id: pod.process_id,
+            attempt: pod.attempt,
+            pod_name: pod.name.clone(),
+        })
+    })
 }

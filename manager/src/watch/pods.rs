@@ -219,8 +219,9 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
             ours.into_iter()
                 .for_each(|process| watching.context.changes.announce(process));
         }
-        for look in looks.iter().filter(|look| !not_ours.contains(&look.process_id)) {
-            logs.ensure(look).await;
+        let ours = || looks.iter().filter(|look| !not_ours.contains(&look.process_id));
+        logs.ensure(ours()).await;
+        for look in ours() {
             if look.ended {
                 watching.ended.notify_one();
             }

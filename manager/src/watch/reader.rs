@@ -1,7 +1,7 @@
 //! One run of one container -> chunks, byte for byte, to its end.
 //!
 //! The end of a stream says nothing: an API server ends it cleanly when its link to the kubelet dies. A log is complete
-//! when the container has ended and a further read of all that the node has adds nothing.
+//! when the container has ended and a further read of all that the node has, half a second later, adds nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const INFER_AFTER: Duration = Duration::from_secs(2);
 /// The status of a container that has ended says so within this time.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// A container runtime may write the last bytes of a log when its container has ended already, and on a busy node so much
+/// later.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
 /// A node that could not follow another log is not asked again before.
 const FULL_FOR: Duration = Duration::from_secs(30);
 /// Reads in which the last stored line is missed before the rest of the log is given up.
@@ -63,17 +66,15 @@ enum Run {
 }
 
 impl Reader {
-    /// Reads to the end, from where it was opened.
-    pub(super) async fn run(self, opened: Opened) {
+    /// Reads to the end, from where it was opened. `followed`: its room among the logs that are followed.
+    pub(super) async fn run(self, opened: Opened, mut followed: Option<OwnedSemaphorePermit>) {
         let mut progress = Progress::new(opened);
-        let mut followed = self.room.clone().try_acquire_owned().ok();
         let mut full_until = None;
-        let mut shown = None;
+        let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
         loop {
             let mode = if followed.is_some() { Mode::Follow } else { Mode::Once };
-            self.show(&mut shown, if followed.is_some() { "follow" } else { "poll" })
-                .await;
+            self.show(&mut shown, named(followed.as_ref())).await;
             let before = progress.cursor.lines;
             let Some(read) = self.read(&mut progress, mode, Span::SinceCursor).await else {
                 return;
@@ -167,14 +168,20 @@ impl Reader {
     /// The container has ended: reads what is left until a read adds nothing, then seals.
     async fn finish(self, mut progress: Progress, mode: Mode, end: &'static str) {
         self.turn(&mut progress, mode).await;
+        let written = Instant::now() + WRITTEN_WITHIN;
         let mut misses = 0;
         loop {
-            let before = progress.cursor.lines;
+            let (before, is_written) = (progress.cursor.lines, Instant::now() >= written);
             let Some(read) = self.read(&mut progress, mode, Span::AllAndLast).await else {
                 return;
             };
             match read {
                 Read::End if progress.cursor.lines != before => {}
+                Read::End if !is_written => {
+                    if !self.watching.sleep(written.saturating_duration_since(Instant::now())).await {
+                        return;
+                    }
+                }
                 Read::End if !progress.missed => return self.seal(progress, end).await,
                 Read::End => {
                     misses += 1;
@@ -278,6 +285,11 @@ impl Reader {
         };
         Ok(run_of(&pod.status.unwrap_or_default(), &self.key))
     }
+}
+
+/// How a log is read, as it is stored.
+pub(super) fn named(followed: Option<&OwnedSemaphorePermit>) -> &'static str {
+    if followed.is_some() { "follow" } else { "poll" }
 }
 
 fn run_of(status: &PodStatus, key: &StreamKey) -> Run {

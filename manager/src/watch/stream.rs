@@ -49,9 +49,9 @@ impl Progress {
     pub(super) fn new(opened: Opened) -> Self {
         Self {
             flow: Flow::resumed(&opened.cursor),
+            files: Files::resumed(opened.head, opened.cursor.time),
             cursor: opened.cursor,
             spooled_by: opened.spooled_by,
-            files: Files::default(),
             gaps: Vec::new(),
             missed: false,
             ended: None,
@@ -329,7 +329,10 @@ impl Taking<'_> {
         if looks && self.pace.is_long_since_look(now) {
             self.look_at_head().await;
         }
-        self.progress.note_rotation(false);
+        // Else it may be that the hole before the newest file is about to be found.
+        if !self.resume.is_searching() {
+            self.progress.note_rotation(false);
+        }
         Some(())
     }
 
@@ -489,6 +492,7 @@ impl Taking<'_> {
             cursor: self.progress.cursor.clone(),
             gaps: std::mem::take(&mut self.progress.gaps),
             seams: batch.seams,
+            head: self.progress.files.proven(),
         };
         let begins = Instant::now();
         let room = self.reader.share.room(batch.size.unsigned_abs() as usize).await?;

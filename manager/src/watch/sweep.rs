@@ -76,11 +76,9 @@ async fn remove_finished(watching: &Watching) {
 
 /// Streams that an earlier watch left open. The reader finds out whether their pod still exists.
 async fn resume_streams(watching: &Watching, logs: &Logs) {
-    let open = report::open_streams(&watching.context.pool, &watching.watch).await;
-    for stream in watching.written(open.map_err(Into::into)).unwrap_or_default() {
-        logs.read(stream.key, stream.process_id, stream.attempt, &stream.pod_name)
-            .await;
-    }
+    let open = report::unsealed_streams(&watching.context.pool, &watching.watch).await;
+    let open = watching.written(open.map_err(Into::into)).unwrap_or_default();
+    logs.read(open).await;
 }
 
 /// Tells the API what is seen of the cluster.

@@ -13,7 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool, Postgres, Transaction};
 
 pub use self::schema::{SCHEMA, outdated};
-pub use self::silence::{Silence, hear};
+pub use self::silence::{Silence, hear, soon};
 
 /// Channel on which API processes announce that commands wait. The payload is the cluster's name, or empty for any.
 pub const COMMAND_CHANNEL: &str = "octopus_command";

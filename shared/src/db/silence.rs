@@ -87,6 +87,15 @@ pub(super) async fn rested(
     answer
 }
 
+/// What is awaited, if Postgres answers within the time that it takes to find one connection dead and to ask on another: on one
+/// that has just been used, and has died since, nobody ever would.
+///
+/// # Errors
+/// Those of what is awaited, and when it is not answered.
+pub async fn soon<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(2 * ANSWER, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
 /// The next announcement. None: the connection is lost, and with it what was announced meanwhile.
 ///
 /// # Errors

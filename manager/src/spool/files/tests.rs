@@ -55,6 +55,7 @@ fn chunk(number: i64, bytes: usize) -> LogMessage {
             at: 7,
             offset: 1,
         }],
+        head: Some(3),
     })
 }
 

@@ -141,6 +141,20 @@ impl Holes {
         Some(Filled { lines: filled, join })
     }
 
+    /// Holes that were noticed late, among lines that may have been filled in: those that are not on record yet.
+    pub(super) fn note(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            let known: Vec<Gap> = self.gaps.iter().filter_map(|gap| Gap::deserialize(gap).ok()).collect();
+            let Ok(value) = serde_json::to_value(gap) else { continue };
+            if known.iter().any(|known| known.to == gap.to && known.reason == gap.reason) {
+                continue;
+            }
+            let place = known.iter().position(|known| known.to.is_none() || known.to > gap.to);
+            self.gaps.insert(place.unwrap_or(self.gaps.len()), value);
+            self.is_changed = true;
+        }
+    }
+
     /// The line after a hole has its beginning: the hole is filled.
     pub(super) fn joined(&mut self, join: &Join) {
         self.gaps.remove(join.hole);
@@ -161,7 +175,7 @@ impl Holes {
         true
     }
 
-    /// Stores what was filled in, if anything was. A sealed stream without another hole is complete then.
+    /// Stores what was filled in and noticed, if anything was. A sealed stream without another hole is complete then.
     pub(super) async fn store(self, connection: &mut PgConnection, key: &StreamKey) -> Result<(), sqlx::Error> {
         if !self.is_changed {
             return Ok(());
@@ -175,8 +189,10 @@ impl Holes {
             "update log_stream
                 set gaps = $4, filled_lines = filled_lines + $5, filled_bytes = filled_bytes + $6, merged = false,
                     first_at = least(first_at, $7), last_at = greatest(last_at, $8),
-                    seal = case when seal = 'gap' and $4::jsonb = '[]' then 'complete' else seal end,
-                    seal_reason = case when seal = 'gap' then $4::jsonb -> -1 ->> 'reason' else seal_reason end,
+                    seal = case when seal is null or seal = 'truncated' then seal
+                                when $4::jsonb = '[]' then 'complete' else 'gap' end,
+                    seal_reason = case when seal = 'truncated' then seal_reason
+                                       when seal is not null then $4::jsonb -> -1 ->> 'reason' end,
                     seal_end = coalesce($9, seal_end)
               where pod_uid = $1 and container = $2 and restart = $3",
             key.pod_uid,

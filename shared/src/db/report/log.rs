@@ -1,6 +1,7 @@
 //! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub struct Seal {
     pub end: Cow<'static, str>,
 }
 
-/// A stream that is not sealed.
+/// A stream that is not sealed yet.
 #[derive(Clone, Debug)]
 pub struct OpenStream {
     /// Which.
@@ -96,6 +97,10 @@ pub struct Chunk {
     /// Its lines that the node has in two pieces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seams: Vec<Seam>,
+    /// First timestamp of the newest file of the node before which nothing is missing that is not on record, nanoseconds since
+    /// 1970. None: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<i64>,
 }
 
 /// Where a rotation cut a line in two: who reads the node's next file alone has its end as a line.
@@ -116,6 +121,8 @@ pub struct Opened {
     pub cursor: StreamCursor,
     /// The spool of another manager, in which lines after the cursor may be.
     pub spooled_by: Option<Uuid>,
+    /// [`Chunk::head`] of what is stored.
+    pub head: Option<i64>,
 }
 
 /// The cursor of a row of `log_stream`.
@@ -135,45 +142,74 @@ macro_rules! stored_cursor {
 }
 pub(super) use stored_cursor;
 
-/// Opens a stream, or finds it as it was left. None: it is sealed.
+/// Opens streams, or finds them as they were left, each with its reader ([`set_reader`]). Those that are sealed are absent.
 ///
 /// # Errors
 /// [`ReportError`].
-pub async fn open_stream(
+pub async fn open_streams(
     pool: &PgPool,
     watch: &Watch,
-    process: Uuid,
-    attempt: i32,
-    key: &StreamKey,
-) -> Result<Option<Opened>, ReportError> {
+    streams: &[(OpenStream, &str)],
+) -> Result<HashMap<StreamKey, Opened>, ReportError> {
+    let keys = || streams.iter().map(|(stream, _)| &stream.key);
+    let pods: Vec<String> = keys().map(|key| key.pod_uid.clone()).collect();
+    let containers: Vec<String> = keys().map(|key| key.container.clone()).collect();
+    let restarts: Vec<i32> = keys().map(|key| key.restart).collect();
+    let readers: Vec<String> = streams.iter().map(|(_, reader)| (*reader).to_owned()).collect();
     let mut transaction = watched(pool, watch).await?;
     sqlx::query!(
-        "insert into log_stream (process_id, pod_uid, container, restart, attempt, spool) values ($1, $2, $3, $4, $5, $6)
+        "insert into log_stream (process_id, pod_uid, container, restart, attempt, reader, spool)
+         select *, $7 from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[])
          on conflict do nothing",
-        process,
-        key.pod_uid,
-        key.container,
-        key.restart,
-        attempt,
+        &streams.iter().map(|(stream, _)| stream.process_id).collect::<Vec<_>>(),
+        &pods,
+        &containers,
+        &restarts,
+        &streams.iter().map(|(stream, _)| stream.attempt).collect::<Vec<_>>(),
+        &readers,
         watch.spool
     )
     .execute(&mut *transaction)
     .await?;
-    let row = sqlx::query!(
-        "select cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at, seal, spool
-           from log_stream
-          where pod_uid = $1 and container = $2 and restart = $3",
-        key.pod_uid,
-        key.container,
-        key.restart
+    sqlx::query!(
+        "update log_stream s set reader = r.reader
+           from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as r (pod_uid, container, restart, reader)
+          where (s.pod_uid, s.container, s.restart) = (r.pod_uid, r.container, r.restart)
+            and s.seal is null and s.reader is distinct from r.reader",
+        &pods,
+        &containers,
+        &restarts,
+        &readers
     )
-    .fetch_one(&mut *transaction)
+    .execute(&mut *transaction)
+    .await?;
+    let rows = sqlx::query!(
+        "select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
+                head, spool
+           from log_stream
+          where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
+            and seal is null",
+        &pods,
+        &containers,
+        &restarts
+    )
+    .fetch_all(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(row.seal.is_none().then_some(Opened {
-        cursor: stored_cursor!(row),
-        spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
-    }))
+    let opened = rows.into_iter().map(|row| {
+        let opened = Opened {
+            cursor: stored_cursor!(row),
+            spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
+            head: row.head,
+        };
+        let key = StreamKey {
+            pod_uid: row.pod_uid,
+            container: row.container,
+            restart: row.restart,
+        };
+        (key, opened)
+    });
+    Ok(opened.collect())
 }
 
 /// Shows how a stream is read: `follow`, `poll` or `previous`.
@@ -198,7 +234,7 @@ pub async fn set_reader(pool: &PgPool, watch: &Watch, key: &StreamKey, reader: &
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn open_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenStream>, sqlx::Error> {
+pub async fn unsealed_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenStream>, sqlx::Error> {
     Ok(sqlx::query!(
         "select s.pod_uid, s.container, s.restart, s.process_id, s.attempt, d.name
              from process p join log_stream s on s.process_id = p.id join pod d on d.uid = s.pod_uid
@@ -302,7 +338,7 @@ pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks:
             // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
             "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
                     first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11, chain = $12,
-                    spool = $13
+                    spool = $13, head = coalesce($14, head)
               where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
             chunk.key.pod_uid,
             chunk.key.container,
@@ -316,7 +352,8 @@ pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks:
             chunk.last_at,
             gaps,
             chunk.cursor.chain,
-            watch.spool
+            watch.spool,
+            chunk.head
         )
         .execute(&mut *connection)
         .await?;

@@ -25,8 +25,8 @@ pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
 pub use hole::number;
 pub use limit::{Dropped, drop_oldest};
 pub use log::{
-    Chunk, OpenStream, Opened, Seal, Seam, StreamCursor, StreamKey, append_chunks, last_seqs, open_stream,
-    open_streams, seal_stream, set_reader,
+    Chunk, OpenStream, Opened, Seal, Seam, StreamCursor, StreamKey, append_chunks, last_seqs, open_streams,
+    seal_stream, set_reader, unsealed_streams,
 };
 pub use merge::{Merged, Unmerged, merge_step, unmerged};
 pub use pod::{

@@ -1,6 +1,5 @@
 //! Where what was spooled belongs, by the lines before it. Pure.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::log::{Chunk, StreamCursor};
@@ -95,16 +94,28 @@ pub(super) fn part_of(chunk: &Chunk, lines: Range<usize>, before: &StreamCursor)
     part
 }
 
-/// The holes before some lines of a chunk, or within them.
+/// The holes before some lines of a chunk, or within them, and those that were noticed late.
 pub(super) fn gaps_of(chunk: &Chunk, text: &Text, lines: Range<usize>) -> Vec<Gap> {
-    let times: BTreeSet<Option<i64>> = text
-        .lines()
-        .take(lines.end)
-        .skip(lines.start)
-        .map(|line| line.at.timestamp_nanos_opt())
-        .collect();
-    let is_there = |gap: &&Gap| times.contains(&gap.to) || (gap.to.is_none() && lines.start == 0);
+    let times: Vec<Option<i64>> = text.lines().map(|line| line.at.timestamp_nanos_opt()).collect();
+    let theirs = times.get(lines.start..lines.end.min(times.len())).unwrap_or_default();
+    let is_there = |gap: &&Gap| match gap.to {
+        None => lines.start == 0,
+        to => theirs.contains(&to) || !times.contains(&to),
+    };
     chunk.gaps.iter().filter(is_there).cloned().collect()
+}
+
+/// Holes that were noticed when what follows them had been handed out: they are before lines of an earlier message.
+pub(super) fn late_gaps(message: &LogMessage) -> Vec<Gap> {
+    let mut gaps = match message {
+        LogMessage::Chunk(chunk) => match Text::decode(chunk.text.encoding, chunk.text.data.clone()) {
+            Ok(text) => gaps_of(chunk, &text, 0..0),
+            Err(_) => Vec::new(),
+        },
+        LogMessage::Seal { seal, .. } => seal.gaps.clone(),
+    };
+    gaps.retain(|gap| gap.to.is_some());
+    gaps
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::fill::{self, Holes};
 use super::hole;
 use super::log::{Chunk, Seal, StreamCursor, StreamKey, append, last_seqs, set_seal, stored_cursor};
-use super::place::{Place, part_of, place};
+use super::place::{Place, late_gaps, part_of, place};
 use super::{ReportError, Watch, watched};
 
 /// What a reader of a log has to say.
@@ -96,7 +96,12 @@ pub async fn replay(pool: &PgPool, watch: &Watch, messages: &[LogMessage]) -> Re
             replayed.changed.insert(message.process_id());
             continue;
         }
-        match (place(&stream.cursor, message), message) {
+        let place = place(&stream.cursor, message);
+        let is_passed = stream.sealed || place == Place::Passed || place == Place::Missing;
+        if is_passed && stream.filled + stream.holes.lines() > 0 {
+            stream.holes.note(&late_gaps(message));
+        }
+        match (place, message) {
             _ if stream.sealed => replayed.passed += 1,
             (Place::Passed, _) => replayed.passed += 1,
             // The same lines, counted with those of the hole: who reads on is further.

@@ -62,6 +62,7 @@ impl Reader {
             cursor: self.0.clone(),
             gaps: Vec::new(),
             seams: Vec::new(),
+            head: None,
         }
     }
 }

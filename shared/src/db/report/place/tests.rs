@@ -49,6 +49,7 @@ fn chunk(from: usize, to: usize) -> Chunk {
         cursor: after(to),
         gaps: Vec::new(),
         seams: Vec::new(),
+        head: None,
     }
 }
 
