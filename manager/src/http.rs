@@ -46,7 +46,10 @@ pub(crate) async fn serve(
 
 async fn ready(State((pool, health)): State<(PgPool, Arc<Health>)>) -> (StatusCode, Json<Value>) {
     let mut missing = health.missing();
-    if db::soon(sqlx::query!("select 1 as one").fetch_one(&pool)).await.is_err() {
+    if db::soon(sqlx::query!("select 1 as one").fetch_one(&pool))
+        .await
+        .is_err()
+    {
         missing.push("Postgres does not answer".to_owned());
     }
     let spool = health.spool();

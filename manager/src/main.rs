@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use octopus_manager::cli::Cli;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

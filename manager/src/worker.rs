@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// Starts under way for each creation that the cluster may be asked for at once: while some are created others are read and
 /// reported, and neither the cluster nor Postgres waits for the other.
-const AHEAD: u32 = 4;
+const AHEAD: u32 = 8;
 
 /// For one rescue.
 const RESCUE_LIMIT: Duration = Duration::from_secs(5);

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use octopus_shared::db::COMMAND_CHANNEL;
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use octopus_tests::stack::programs::Program;
 use reqwest::Method;
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use super::{idle_node, quantile};
 
@@ -89,52 +89,24 @@ async fn latency(stack: &Stack, manager: &Program) {
     clear(stack).await;
 }
 
-/// Commands that are stored in one transaction while a manager has nothing to do: from that to the last creation that the API
-/// server accepted.
+/// Starts that are stored in one transaction while a manager has nothing to do: from then until the API server has accepted the last.
 async fn product(stack: &Stack) -> (f64, Pod) {
     let manager = stack.manager().await;
-    let first = stack.client.start("idle", idle_node::task()).await;
-    stack.client.shows(first, "lifecycle", "created", 60).await;
-    let asked: DateTime<Utc> = sqlx::query_scalar(
-        "with stored as (
-             insert into command (id, kind, version, function_name, process_id, payload, requested_by)
-             select gen_random_uuid(), 'start_process', 1, 'idle', gen_random_uuid(), $1, 'bench' from generate_series(1, $2)
-             returning id)
-         select now() from stored, lateral (select pg_notify($3, '')) told limit 1",
-    )
-    .bind(json!({"kind": "task", "revision": null, "spec": idle_node::task()}))
-    .bind(i32::try_from(CREATES).unwrap_or(i32::MAX))
-    .bind(COMMAND_CHANNEL)
-    .fetch_one(&stack.owner)
-    .await
-    .expect("stored");
-    let committed: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()")
-        .fetch_one(&stack.owner)
-        .await
-        .expect("Postgres answers");
-    let seconds: f64 = until("all pods to be created", 300, async || {
-        let (count, seconds): (i64, Option<f64>) = sqlx::query_as(
-            "select count(*), extract(epoch from max(e.at) - $2)::float8 from process_event e
-              where e.lifecycle = 'created' and e.state = 'starting' and e.reason is null and e.at > $1",
-        )
-        .bind(asked)
-        .bind(committed)
-        .fetch_one(&stack.owner)
-        .await
-        .expect("Postgres answers");
-        (count >= i64::try_from(CREATES).unwrap_or(i64::MAX))
-            .then_some(seconds)
-            .flatten()
-    })
-    .await;
+    // Connections are there and plans are known, as they are of a manager that works.
+    store(stack, PARALLEL).await;
+    created(stack, PARALLEL).await;
+    let accepted = accepted(stack).await;
+    let started = store(stack, CREATES).await;
+    let seconds = (accepted.await.expect("counted") - started).as_secs_f64();
+    created(stack, PARALLEL + CREATES).await;
     let manifest: serde_json::Value = sqlx::query_scalar(
         "select manifest -> 0 from process where manifest is not null order by created_at desc limit 1",
     )
     .fetch_one(&stack.owner)
     .await
     .expect("a manifest");
-    manager.kill().await;
     clear(stack).await;
+    assert!(manager.terminate().await, "the manager ends cleanly");
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     (
         CREATES as f64 / seconds,
@@ -142,9 +114,64 @@ async fn product(stack: &Stack) -> (f64, Pod) {
     )
 }
 
+/// Stores so many starts at once, and says when that was done.
+async fn store(stack: &Stack, number: usize) -> Instant {
+    sqlx::query(
+        "with stored as (
+             insert into command (id, kind, version, function_name, process_id, payload, requested_by)
+             select gen_random_uuid(), 'start_process', 1, 'idle', gen_random_uuid(), $1, 'bench' from generate_series(1, $2)
+             returning id)
+         select pg_notify($3, '') from stored limit 1",
+    )
+    .bind(json!({"kind": "task", "revision": null, "spec": idle_node::task()}))
+    .bind(i32::try_from(number).unwrap_or(i32::MAX))
+    .bind(COMMAND_CHANNEL)
+    .execute(&stack.owner)
+    .await
+    .expect("stored");
+    Instant::now()
+}
+
+/// Waits until so many processes are known to be created.
+async fn created(stack: &Stack, number: usize) {
+    until("all pods to be created", 300, async || {
+        let count: i64 = sqlx::query_scalar("select count(*) from process where lifecycle = 'created'")
+            .fetch_one(&stack.owner)
+            .await
+            .expect("Postgres answers");
+        (count >= i64::try_from(number).unwrap_or(i64::MAX)).then_some(())
+    })
+    .await;
+}
+
+/// When the API server has accepted all creations of a round, of those that follow: a watch says so, of the product and of the bare
+/// client alike.
+async fn accepted(stack: &Stack) -> JoinHandle<Instant> {
+    let pods = stack.namespace.api::<Pod>();
+    let version = pods
+        .list_metadata(&ListParams::default())
+        .await
+        .expect("listed")
+        .metadata
+        .resource_version;
+    let watched = pods
+        .watch_metadata(&WatchParams::default(), &version.unwrap_or_default())
+        .await;
+    let mut events = watched.expect("watched").boxed();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while number < CREATES {
+            let event = events.next().await.expect("the watch goes on").expect("an event");
+            number += usize::from(matches!(event, WatchEvent::Added(_)));
+        }
+        Instant::now()
+    })
+}
+
 /// The same objects, as fast as the client library can send them.
 async fn bare(stack: &Stack, manifest: &Pod) -> f64 {
     let pods = stack.namespace.api::<Pod>();
+    let accepted = accepted(stack).await;
     let started = Instant::now();
     stream::iter(0..CREATES)
         .map(|number| {
@@ -156,13 +183,13 @@ async fn bare(stack: &Stack, manifest: &Pod) -> f64 {
         .buffer_unordered(PARALLEL)
         .count()
         .await;
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = (accepted.await.expect("counted") - started).as_secs_f64();
     clear(stack).await;
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     (CREATES as f64 / seconds)
 }
 
-/// Removes every pod, so that each round begins with an empty namespace.
+/// Removes every pod, and waits until no process is left either: a round begins with nothing to do.
 async fn clear(stack: &Stack) {
     let pods = stack.namespace.api::<Pod>();
     let deletion = DeleteParams {
@@ -174,6 +201,14 @@ async fn clear(stack: &Stack) {
         .expect("deleted");
     until("the namespace to be empty", 60, async || {
         stack.namespace.pods().await.is_empty().then_some(())
+    })
+    .await;
+    until("the processes to be gone", 60, async || {
+        let left: i64 = sqlx::query_scalar("select count(*) from process where lifecycle < 'gone'")
+            .fetch_one(&stack.owner)
+            .await
+            .expect("Postgres answers");
+        (left == 0).then_some(())
     })
     .await;
 }

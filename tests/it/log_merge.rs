@@ -19,6 +19,17 @@ fn at(index: usize) -> DateTime<Utc> {
     Utc::now() - TimeDelta::hours(1) + TimeDelta::milliseconds(i64::try_from(index).unwrap())
 }
 
+/// A service, and who watches it and writes its log.
+async fn prepared() -> (Database, Api, Watch, Uuid, Writer) {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = service(&database, &api, instance).await;
+    let writer = Writer::new(&database.manager, &watch, process).await;
+    (database, api, watch, process, writer)
+}
+
 /// Chunks of one to five lines that name their place in the log.
 async fn print(writer: &mut Writer, printed: &mut usize, chunks: usize) {
     for chunk in 0..chunks {
@@ -91,12 +102,7 @@ async fn seal(database: &Database, watch: &Watch, process: Uuid) {
 
 #[tokio::test]
 async fn every_cursor_resumes_at_its_line_after_merging() {
-    let database = Database::new().await;
-    let api = Api::start(&database).await;
-    let instance = manager(&database).await;
-    let watch = watch(&database, instance).await;
-    let process = service(&database, &api, instance).await;
-    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let (database, api, watch, process, mut writer) = prepared().await;
     let mut printed = 0;
     print(&mut writer, &mut printed, 23).await;
     writer.restart().await;
@@ -156,12 +162,7 @@ async fn every_cursor_resumes_at_its_line_after_merging() {
 
 #[tokio::test]
 async fn merging_while_a_follower_reads_neither_loses_nor_repeats_a_line() {
-    let database = Database::new().await;
-    let api = Api::start(&database).await;
-    let instance = manager(&database).await;
-    let watch = watch(&database, instance).await;
-    let process = service(&database, &api, instance).await;
-    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let (database, api, watch, process, mut writer) = prepared().await;
     let mut printed = 0;
     let writing = async {
         let mut merges = 0;
@@ -196,12 +197,7 @@ async fn merging_while_a_follower_reads_neither_loses_nor_repeats_a_line() {
 
 #[tokio::test]
 async fn a_stale_watch_merges_nothing_and_a_repeated_write_meets_what_was_merged() {
-    let database = Database::new().await;
-    let api = Api::start(&database).await;
-    let instance = manager(&database).await;
-    let watch = watch(&database, instance).await;
-    let process = service(&database, &api, instance).await;
-    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let (database, api, watch, process, mut writer) = prepared().await;
     let batch: Vec<_> = (0..20)
         .map(|line| writer.chunk(&[(at(line), format!("line {line}"))]))
         .collect();
@@ -232,12 +228,7 @@ async fn a_stale_watch_merges_nothing_and_a_repeated_write_meets_what_was_merged
 
 #[tokio::test]
 async fn chunks_of_the_previous_release_are_read_merged_and_kept() {
-    let database = Database::new().await;
-    let api = Api::start(&database).await;
-    let instance = manager(&database).await;
-    let watch = watch(&database, instance).await;
-    let process = service(&database, &api, instance).await;
-    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let (database, api, watch, process, mut writer) = prepared().await;
     for index in 0..20 {
         let mut chunk = writer.chunk(&[(at(index), format!("line {index}"))]);
         if index % 2 == 0 {

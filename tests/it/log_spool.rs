@@ -96,7 +96,9 @@ async fn the_newest_file_of_which_nothing_is_doubtful_is_known_to_the_next_reade
     for (line, head, known) in [(0, Some(7), 7), (1, None, 7), (2, Some(8), 8)] {
         let mut chunk = writer.chunk(&lines(line..line + 1));
         chunk.head = head;
-        report::append_chunks(&database.manager, &watch, &[chunk]).await.unwrap();
+        report::append_chunks(&database.manager, &watch, &[chunk])
+            .await
+            .unwrap();
         assert_eq!(stored().await, Some(known));
     }
     let mut message = spooled(&mut writer, 3..4);

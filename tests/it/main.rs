@@ -40,4 +40,5 @@ mod queue_plans;
 mod retention;
 mod services_without_pods;
 mod shards;
+mod transitions;
 mod versions;

@@ -18,7 +18,9 @@ pub async fn opened(pool: &PgPool, watch: &Watch, process: Uuid, key: &StreamKey
         attempt: 1,
         pod_name: key.pod_uid.clone(),
     };
-    let mut opened = report::open_streams(pool, watch, &[(stream, "follow")]).await.expect("opened");
+    let mut opened = report::open_streams(pool, watch, &[(stream, "follow")])
+        .await
+        .expect("opened");
     opened.remove(key).expect("not sealed")
 }
 

@@ -298,6 +298,11 @@ impl Cluster {
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
+    /// Whether as many creations are under way as may be.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.creating.available_permits() == 0
+    }
+
     /// Creates an object. One of the same name is looked at: one of ours, made for the same process, is adopted.
     ///
     /// # Errors

@@ -54,7 +54,13 @@ impl Files {
     pub(crate) fn proven(&self) -> Option<i64> {
         match self.unproven.front() {
             None => self.heads.back().copied(),
-            Some(unproven) => self.heads.iter().rev().skip_while(|head| *head != unproven).nth(1).copied(),
+            Some(unproven) => self
+                .heads
+                .iter()
+                .rev()
+                .skip_while(|head| *head != unproven)
+                .nth(1)
+                .copied(),
         }
     }
 

@@ -109,7 +109,9 @@ impl Logs {
                 return;
             };
             for (stream, followed) in rooms {
-                let Some(opened) = opened.remove(&stream.key) else { continue };
+                let Some(opened) = opened.remove(&stream.key) else {
+                    continue;
+                };
                 let reader = Reader {
                     watching: self.reading.clone(),
                     key: stream.key.clone(),

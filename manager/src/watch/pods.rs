@@ -23,6 +23,8 @@ const LIST_EVERY: Duration = Duration::from_secs(30);
 const BATCH: usize = 64;
 /// What comes so soon after looks that were stored is stored together: pods that are made by the hundred change twice each.
 const GATHER: Duration = Duration::from_millis(20);
+/// The same while processes wait to be created, which comes first.
+const GATHER_IN_CROWD: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(watching: &Watching, logs: &Logs) {
     let mut seen = Seen::default();
@@ -149,7 +151,8 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
         }
         looks.extend(seen.again(&looks, &warned));
         if observe(watching, logs, seen, looks).await {
-            watching.sleep(GATHER).await;
+            let crowded = watching.context.cluster.is_crowded();
+            watching.sleep(if crowded { GATHER_IN_CROWD } else { GATHER }).await;
         }
     }
 }

@@ -178,7 +178,11 @@ impl Reader {
             match read {
                 Read::End if progress.cursor.lines != before => {}
                 Read::End if !is_written => {
-                    if !self.watching.sleep(written.saturating_duration_since(Instant::now())).await {
+                    if !self
+                        .watching
+                        .sleep(written.saturating_duration_since(Instant::now()))
+                        .await
+                    {
                         return;
                     }
                 }

@@ -93,7 +93,9 @@ pub(super) async fn rested(
 /// # Errors
 /// Those of what is awaited, and when it is not answered.
 pub async fn soon<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(2 * ANSWER, asked).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    timeout(2 * ANSWER, asked)
+        .await
+        .unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 /// The next announcement. None: the connection is lost, and with it what was announced meanwhile.

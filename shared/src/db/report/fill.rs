@@ -146,7 +146,10 @@ impl Holes {
         for gap in gaps {
             let known: Vec<Gap> = self.gaps.iter().filter_map(|gap| Gap::deserialize(gap).ok()).collect();
             let Ok(value) = serde_json::to_value(gap) else { continue };
-            if known.iter().any(|known| known.to == gap.to && known.reason == gap.reason) {
+            if known
+                .iter()
+                .any(|known| known.to == gap.to && known.reason == gap.reason)
+            {
                 continue;
             }
             let place = known.iter().position(|known| known.to.is_none() || known.to > gap.to);

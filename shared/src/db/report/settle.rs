@@ -171,18 +171,21 @@ pub(super) async fn settle(
             }
         }
     }
-    show(connection, &shown).await?;
+    // The verdict of a process before its disappearance.
+    while !shown.is_empty() {
+        let mut taken = HashSet::new();
+        let (first, later): (Vec<_>, _) = shown.into_iter().partition(|(sight, ..)| taken.insert(sight.process));
+        show(connection, &first).await?;
+        shown = later;
+    }
     for (process, known, verdict) in again {
         retry(connection, watch, process, &known, &verdict).await?;
     }
     Ok(())
 }
 
-/// Transitions of many processes, in their order.
+/// Transitions of many processes, each at most once.
 async fn show(connection: &mut PgConnection, shown: &[(Sight<'_>, Lifecycle, Verdict)]) -> Result<(), sqlx::Error> {
-    if shown.is_empty() {
-        return Ok(());
-    }
     fn column<T>(shown: &[(Sight<'_>, Lifecycle, Verdict)], pick: impl Fn(&Sight<'_>, &Verdict) -> T) -> Vec<T> {
         shown.iter().map(|(sight, _, verdict)| pick(sight, verdict)).collect()
     }
@@ -194,10 +197,7 @@ async fn show(connection: &mut PgConnection, shown: &[(Sight<'_>, Lifecycle, Ver
             .filter(|remedy| !remedy.is_empty())
     };
     sqlx::query!(
-        "select transition(process, lifecycle, state, reason, message, remedy, exit_code, pod_uid, version)
-           from unnest($1::uuid[], $2::process_lifecycle[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[],
-                       $8::text[], $9::text[])
-                as shown (process, lifecycle, state, reason, message, remedy, exit_code, pod_uid, version)",
+        "select transitions($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         &column(shown, |sight, _| sight.process),
         &lifecycles as &[Lifecycle],
         &column(shown, |_, verdict| verdict.state.as_str().to_owned()),
@@ -208,7 +208,7 @@ async fn show(connection: &mut PgConnection, shown: &[(Sight<'_>, Lifecycle, Ver
         &column(shown, |sight, _| sight.pod.map(|pod| pod.uid.clone())) as &[Option<String>],
         &column(shown, |sight, _| sight.pod.map(|pod| pod.resource_version.clone())) as &[Option<String>],
     )
-    .fetch_all(connection)
+    .execute(connection)
     .await?;
     Ok(())
 }
