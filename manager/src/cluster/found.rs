@@ -1,11 +1,15 @@
 //! What there is: every object of this installation, whatever its kind, with what it says about itself.
 
+use std::fmt::Debug;
+
 use chrono::{DateTime, Utc};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{Cluster, ClusterError, Deletion, label, state};
@@ -42,20 +46,26 @@ impl Cluster {
     /// [`ClusterError`].
     pub(crate) async fn found(&self) -> Result<Vec<Found>, ClusterError> {
         let selector = label::of_installation(self.around.installation);
-        let deployments: Vec<Deployment> = self.list(&selector).await?;
-        let mut found = described(Kind::Deployment, &deployments);
-        for object in &mut found {
-            let same = |deployment: &&Deployment| deployment.metadata.uid.as_ref() == Some(&object.uid);
-            let spec = deployments.iter().find(same).and_then(|found| found.spec.as_ref());
-            object.replicas = spec.and_then(|spec| spec.replicas);
-        }
-        found.extend(described::<ReplicaSet>(Kind::ReplicaSet, &self.list(&selector).await?));
-        found.extend(described::<Service>(Kind::Service, &self.list(&selector).await?));
-        found.extend(described::<Ingress>(Kind::Ingress, &self.list(&selector).await?));
-        let policies = self.list(&selector).await?;
-        found.extend(described::<NetworkPolicy>(Kind::NetworkPolicy, &policies));
-        found.extend(described::<Pod>(Kind::Pod, &self.list(&selector).await?));
+        let deployment = |deployment: Deployment| {
+            Some(Found {
+                replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas),
+                ..described(Kind::Deployment, &deployment.metadata)?
+            })
+        };
+        let mut found = self.list_as(&selector, deployment).await?;
+        found.extend(self.found_of::<ReplicaSet>(Kind::ReplicaSet, &selector).await?);
+        found.extend(self.found_of::<Service>(Kind::Service, &selector).await?);
+        found.extend(self.found_of::<Ingress>(Kind::Ingress, &selector).await?);
+        found.extend(self.found_of::<NetworkPolicy>(Kind::NetworkPolicy, &selector).await?);
+        found.extend(self.found_of::<Pod>(Kind::Pod, &selector).await?);
         Ok(found)
+    }
+
+    async fn found_of<K>(&self, kind: Kind, selector: &str) -> Result<Vec<Found>, ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.list_as(selector, |object: K| described(kind, object.meta())).await
     }
 
     /// Names of Deployments that another installation made here.
@@ -63,10 +73,8 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`].
     pub(crate) async fn strangers(&self) -> Result<Vec<String>, ClusterError> {
-        let others = self
-            .list::<Deployment>(&label::of_others(self.around.installation))
-            .await?;
-        Ok(others.into_iter().filter_map(|other| other.metadata.name).collect())
+        let others = label::of_others(self.around.installation);
+        self.list_as(&others, |other: Deployment| other.metadata.name).await
     }
 
     /// Deletes what was found, if it still is the same object.
@@ -87,27 +95,23 @@ impl Cluster {
     }
 }
 
-fn described<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(
-    kind: Kind,
-    objects: &[K],
-) -> Vec<Found> {
-    let describe = |metadata: &ObjectMeta| {
-        // What is on its way out already needs nobody, and what a controller made goes with it.
-        let leaving = metadata.deletion_timestamp.is_some();
-        let controlled = metadata
-            .owner_references
-            .as_ref()
-            .is_some_and(|owners| !owners.is_empty());
-        Some(Found {
-            kind,
-            name: metadata.name.clone()?,
-            uid: metadata.uid.clone()?,
-            process: label::process_of(metadata),
-            created_at: metadata.creation_timestamp.as_ref().map(state::utc)?,
-            wish: label::wish_of(metadata),
-            replicas: None,
-        })
-        .filter(|_| !leaving && !controlled)
-    };
-    objects.iter().filter_map(|object| describe(object.meta())).collect()
+/// What is on its way out already needs nobody, and what a controller made goes with it.
+fn described(kind: Kind, metadata: &ObjectMeta) -> Option<Found> {
+    let leaving = metadata.deletion_timestamp.is_some();
+    let controlled = metadata
+        .owner_references
+        .as_ref()
+        .is_some_and(|owners| !owners.is_empty());
+    if leaving || controlled {
+        return None;
+    }
+    Some(Found {
+        kind,
+        name: metadata.name.clone()?,
+        uid: metadata.uid.clone()?,
+        process: label::process_of(metadata),
+        created_at: metadata.creation_timestamp.as_ref().map(state::utc)?,
+        wish: label::wish_of(metadata),
+        replicas: None,
+    })
 }

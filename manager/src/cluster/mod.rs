@@ -351,15 +351,30 @@ impl Cluster {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
+        self.list_as(selector, Some).await
+    }
+
+    /// The same, of which only what `pick` makes of each object is kept: thousands of whole ones would be much at once.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub(crate) async fn list_as<K, T>(
+        &self,
+        selector: &str,
+        pick: impl Fn(K) -> Option<T>,
+    ) -> Result<Vec<T>, ClusterError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
         let api = self.api::<K>();
         let mut parameters = ListParams::default().labels(selector).limit(PAGE);
-        let mut objects = Vec::new();
+        let mut picked = Vec::new();
         loop {
             let page = reading(|| api.list(&parameters)).await?;
-            objects.extend(page.items);
+            picked.extend(page.items.into_iter().filter_map(&pick));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
-                None => return Ok(objects),
+                None => return Ok(picked),
             }
         }
     }

@@ -40,13 +40,11 @@ pub(super) async fn run(watching: &Watching) {
 async fn look(watching: &Watching, hindered: HashSet<Uuid>) -> Result<(), ClusterError> {
     let cluster = &watching.context.cluster;
     let selector = label::of_installation(cluster.around.installation);
-    for deployment in cluster.list::<Deployment>(&selector).await? {
-        let Some(process) = label::process_of(&deployment.metadata).filter(|id| hindered.contains(id)) else {
-            continue;
-        };
-        let Some(why) = why::hindered(&deployment) else {
-            continue;
-        };
+    let pick = |deployment: Deployment| {
+        let process = label::process_of(&deployment.metadata).filter(|id| hindered.contains(id))?;
+        Some((process, why::hindered(&deployment)?))
+    };
+    for (process, why) in cluster.list_as(&selector, pick).await? {
         let stored = report::pods_refused(&watching.context.pool, &watching.watch, process, &why).await;
         if watching.written(stored) == Some(true) {
             watching.context.changes.announce(process);

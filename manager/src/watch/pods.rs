@@ -160,16 +160,11 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
 async fn list(watching: &Watching, logs: &Logs, seen: &mut Seen, selector: &str) {
     // Before the list: what appears while it is taken is not missing.
     let Some(known) = known(watching).await else { return };
-    match watching.context.cluster.list::<Pod>(selector).await {
+    let listed = |pod: Pod| Some((pod.metadata.uid.clone()?, state::fold(&pod, false)));
+    match watching.context.cluster.list_as(selector, listed).await {
         Ok(pods) => {
-            let listed: HashSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-            observe(
-                watching,
-                logs,
-                seen,
-                pods.iter().filter_map(|pod| state::fold(pod, false)).collect(),
-            )
-            .await;
+            let (listed, looks): (HashSet<String>, Vec<_>) = pods.into_iter().unzip();
+            observe(watching, logs, seen, looks.into_iter().flatten().collect()).await;
             gone(watching, seen, known.difference(&listed).cloned().collect()).await;
         }
         Err(error) => tracing::info!(error = %error, "the pods could not be listed"),

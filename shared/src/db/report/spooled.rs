@@ -14,6 +14,7 @@ use super::place::{Place, late_gaps, part_of, place};
 use super::{ReportError, Watch, watched};
 
 /// What a reader of a log has to say.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are chunks")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogMessage {
     /// Lines; they are numbered when they are stored.
