@@ -1,7 +1,7 @@
 //! One run of one container -> chunks, byte for byte, to its end.
 //!
 //! The end of a stream says nothing: an API server ends it cleanly when its link to the kubelet dies. A log is complete
-//! when the container has ended and a further read of all that the node has, half a second later, adds nothing.
+//! when the container has ended and a further read of all that the node has adds nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,10 @@ pub(super) struct Reader {
 enum Run {
     /// It goes on.
     Going,
-    /// Its end is in the status; its log is the current one.
+    /// Its end is in the status, and its pod has ended with it; its log is the current one.
     Ended,
+    /// Its end is in the status, and another run may follow at any time: until then its log is the current one.
+    Between,
     /// Another run has followed; its log is the previous one, if the node still has it.
     Previous,
     /// More than one run has followed: the node has removed its log.
@@ -102,10 +104,14 @@ impl Reader {
                 }
             };
             match run {
-                Run::Ended | Run::Forgotten => return self.finish(progress, Mode::Once, "seen").await,
+                Run::Ended | Run::Forgotten => {
+                    return self.finish(progress, Mode::Once, "seen", WRITTEN_WITHIN).await;
+                }
+                // No time is to be lost: what is read later may be the next run's.
+                Run::Between => return self.finish(progress, Mode::Once, "seen", Duration::ZERO).await,
                 Run::Previous => {
                     self.show(&mut shown, "previous").await;
-                    return self.finish(progress, Mode::Previous, "seen").await;
+                    return self.finish(progress, Mode::Previous, "seen", Duration::ZERO).await;
                 }
                 Run::Removed => return self.seal_without(progress, "restarted", "seen").await,
                 Run::PodGone => return self.lost(progress, "unknown").await,
@@ -116,7 +122,7 @@ impl Reader {
                         && mode == Mode::Follow;
                     silent = if ended { silent + 1 } else { 0 };
                     if silent >= 2 {
-                        return self.finish(progress, Mode::Once, "inferred").await;
+                        return self.finish(progress, Mode::Once, "inferred", WRITTEN_WITHIN).await;
                     }
                     self.turn(&mut progress, Mode::Follow).await;
                     followed = followed.or_else(|| self.room.clone().try_acquire_owned().ok());
@@ -165,10 +171,10 @@ impl Reader {
         }
     }
 
-    /// The container has ended: reads what is left until a read adds nothing, then seals.
-    async fn finish(self, mut progress: Progress, mode: Mode, end: &'static str) {
+    /// The container has ended: reads what is left until a read that begins `within` a time or later adds nothing, then seals.
+    async fn finish(self, mut progress: Progress, mode: Mode, end: &'static str, within: Duration) {
         self.turn(&mut progress, mode).await;
-        let written = Instant::now() + WRITTEN_WITHIN;
+        let written = Instant::now() + within;
         let mut misses = 0;
         loop {
             let (before, is_written) = (progress.cursor.lines, Instant::now() >= written);
@@ -308,13 +314,14 @@ fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
     };
     let state = container.state.clone().unwrap_or_default();
     match container.restart_count - key.restart {
-        0 if state.terminated.is_some() => Run::Ended,
+        0 if state.terminated.is_some() && final_phase => Run::Ended,
+        0 if state.terminated.is_some() => Run::Between,
         0 if final_phase && state.running.is_some() => Run::Silent,
         // The kubelet lost sight of it, and says that it is yet to be made.
         0 if final_phase => Run::Forgotten,
         0 => Run::Going,
         // While it waits to be started again, the current log is still the one of the run before.
-        1 if state.waiting.is_some() => Run::Ended,
+        1 if state.waiting.is_some() => Run::Between,
         1 => Run::Previous,
         _ => Run::Removed,
     }
@@ -350,8 +357,8 @@ mod tests {
         let ended = json!({"terminated": {"exitCode": 1}});
         for (phase, container, expected) in [
             ("Running", Some((1, running.clone())), Run::Going),
-            ("Running", Some((1, ended.clone())), Run::Ended),
-            ("Running", Some((2, waiting.clone())), Run::Ended),
+            ("Running", Some((1, ended.clone())), Run::Between),
+            ("Running", Some((2, waiting.clone())), Run::Between),
             ("Running", Some((2, running.clone())), Run::Previous),
             ("Running", Some((3, running.clone())), Run::Removed),
             ("Pending", Some((1, waiting.clone())), Run::Going),
