@@ -4,6 +4,7 @@ use octopus_tests::stack::Stack;
 use serde_json::json;
 
 use crate::functions::{WORK, small, task};
+use crate::spool::has_begun;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_takes_effect_when_the_manager_is_back() {
@@ -11,7 +12,7 @@ async fn a_kill_takes_effect_when_the_manager_is_back() {
     let manager = stack.manager().await;
     stack.client.build("work", WORK, small()).await;
     let process = stack.client.start("work", task(&["say", "ran", "sleep", "600"])).await;
-    stack.client.shows(process, "state", "running", 60).await;
+    has_begun(&stack, process).await;
     assert!(
         manager.terminate().await,
         "a manager that is told to end does so cleanly"
