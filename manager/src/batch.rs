@@ -16,6 +16,9 @@ use crate::session::jittered;
 
 /// Writes in one batch at most, and on their way to it.
 const BATCH: usize = 100;
+/// What comes so soon after a write is stored with it while the cluster is asked for as many objects as may be: nobody waits for the
+/// reports then, and what Postgres takes for each commit is missing to the creations.
+const GATHER_IN_CROWD: Duration = Duration::from_millis(50);
 /// For one batch, until it is tried again.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -35,12 +38,22 @@ pub(crate) trait Write: Send + Sync + Sized + 'static {
 pub(crate) struct Batcher<T>(mpsc::Sender<(T, oneshot::Sender<bool>)>);
 
 impl<T: Write> Batcher<T> {
-    /// Starts the writing task, which ends with its `Batcher`. While Postgres is away it tries again.
-    pub(crate) fn start(pool: PgPool, silence: Silence) -> Self {
+    /// Starts the writing task, which ends with its `Batcher`. While Postgres is away it tries again. `is_crowded`: whether the
+    /// cluster is asked for as many objects as may be.
+    pub(crate) fn start(pool: PgPool, silence: Silence, is_crowded: impl Fn() -> bool + Send + 'static) -> Self {
         let (sender, mut handed_in) = mpsc::channel::<(T, oneshot::Sender<bool>)>(BATCH);
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
-            while handed_in.recv_many(&mut batch, BATCH).await > 0 {
+            while let Some(first) = handed_in.recv().await {
+                batch.push(first);
+                if is_crowded() {
+                    sleep(GATHER_IN_CROWD).await;
+                }
+                while batch.len() < BATCH
+                    && let Ok(next) = handed_in.try_recv()
+                {
+                    batch.push(next);
+                }
                 let (writes, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
                 let written = insist(&pool, &silence, &writes).await;
                 for (write, waiting) in writes.iter().zip(waiting) {

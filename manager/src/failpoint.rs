@@ -1,5 +1,5 @@
 //! Places between a claim and its end at which a test lets the manager die, as SIGKILL would: nothing is dropped or said. Or at
-//! which it lets one command wait, while all others go on. They exist with the feature `failpoints` alone; `FAILPOINTS=name=return`
+//! which it lets one command, or the reader of one log, wait while all others go on. They exist with the feature `failpoints` alone; `FAILPOINTS=name=return`
 //! lets it die and `name=return(500)` wait for as many milliseconds (the `fail` crate has the grammar).
 
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]

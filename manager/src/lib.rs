@@ -128,11 +128,13 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), RunError> {
     let _renewing = renewing.drop_guard();
     let changes = Changes::start(pool.clone());
     let wheel_pods = cluster::wheel::WheelPods::new(&config, &cluster);
+    let asked = cluster.clone();
+    let is_crowded = move || asked.is_crowded();
     let context = Arc::new(Context {
         wheel_pods,
         config,
-        ends: Batcher::start(pool.clone(), silence.clone()),
-        creations: Batcher::start(pool.clone(), silence.clone()),
+        ends: Batcher::start(pool.clone(), silence.clone(), is_crowded.clone()),
+        creations: Batcher::start(pool.clone(), silence.clone(), is_crowded),
         processes: Processes::start(pool.clone(), silence.clone()),
         pool,
         silence,

@@ -100,3 +100,86 @@ async fn a_container_that_is_started_again_and_again() {
     let kill = stack.client.kill(process, json!({})).await;
     assert_eq!(stack.client.ended(kill, 120).await["state"], "succeeded");
 }
+
+/// Runs of ten lines, a few seconds each, of which the next one follows.
+async fn crashing(stack: &Stack) -> Uuid {
+    stack.client.build("work", WORK, small()).await;
+    let arguments = ["print", "10", "sleep", "5", "exit", "3"];
+    let crashing = json!({"kind": "service", "args": arguments});
+    stack.client.start("work", crashing).await
+}
+
+/// The first streams of a process, once they are sealed.
+async fn sealed(stack: &Stack, process: Uuid, number: usize) -> Vec<Value> {
+    until("the first runs to be sealed", 180, async || {
+        let shown = stack.client.process(process).await;
+        let streams = shown["log_streams"].as_array()?;
+        let first = streams.get(..number)?;
+        first
+            .iter()
+            .all(|stream| stream["seal"].is_string())
+            .then(|| first.to_vec())
+    })
+    .await
+}
+
+/// The reader of a log whose container has ended is held up for so long that the next run is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_read_late_is_the_one_of_its_own_run() {
+    let stack = Stack::start("ends-late").await;
+    let _manager = stack.manager_with(&[("FAILPOINTS", "log-ended=return(4000)")]).await;
+    let process = crashing(&stack).await;
+    for stream in sealed(&stack, process, 2).await {
+        assert_eq!(
+            (&stream["seal"], &stream["lines"]),
+            (&json!("complete"), &json!(10)),
+            "{stream}"
+        );
+    }
+    assert!(
+        stack
+            .client
+            .log(process)
+            .await
+            .starts_with(numbered(10).repeat(2).as_bytes())
+    );
+}
+
+/// A run ends, the next one comes and ends, and no manager looks: then the node gives the log of the second as the current one
+/// and as the previous one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_nobody_saw_end_gets_no_line_of_the_next() {
+    let stack = Stack::start("ends-unseen").await;
+    let manager = stack.manager().await;
+    let process = crashing(&stack).await;
+    let shown = until("the lines of the first run", 120, async || {
+        let shown = stack.client.process(process).await;
+        (shown["log_streams"][0]["lines"] == 10).then_some(shown)
+    })
+    .await;
+    manager.kill().await;
+    let pods = stack.namespace.api::<Pod>();
+    let name = shown["pods"][0]["name"].as_str().unwrap();
+    until("the end of the second run", 120, async || {
+        let status = pods.get_status(name).await.ok()?.status?;
+        let container = status.container_statuses?.into_iter().next()?;
+        (container.restart_count == 1 && container.state?.waiting.is_some()).then_some(())
+    })
+    .await;
+    let _manager = stack.manager().await;
+    let streams = sealed(&stack, process, 2).await;
+    let of = |stream: &Value| {
+        (
+            stream["restart"].clone(),
+            stream["seal"].clone(),
+            stream["lines"].clone(),
+        )
+    };
+    assert_eq!(of(&streams[0]), (json!(0), json!("gap"), json!(10)), "{}", streams[0]);
+    assert_eq!(
+        of(&streams[1]),
+        (json!(1), json!("complete"), json!(10)),
+        "{}",
+        streams[1]
+    );
+}

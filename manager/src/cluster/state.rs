@@ -58,6 +58,7 @@ fn container(status: &Status) -> ContainerStatus {
         ContainerState { waiting, .. } => ("waiting", waiting.as_ref().and_then(|waiting| waiting.reason.clone())),
     };
     let terminated = state.terminated.as_ref();
+    let ended = ended_run(status);
     let started = state.running.as_ref().and_then(|running| running.started_at.as_ref());
     ContainerStatus {
         name: status.name.clone(),
@@ -67,14 +68,26 @@ fn container(status: &Status) -> ContainerStatus {
         reason,
         exit_code: terminated.and_then(exit_code),
         started_at: started
-            .or(terminated.and_then(|t| t.started_at.as_ref()))
+            .or(ended.and_then(|ended| ended.started_at.as_ref()))
             .map(utc)
             .filter(|at| at.timestamp() > 0),
-        finished_at: terminated
-            .and_then(|t| t.finished_at.as_ref())
+        finished_at: ended
+            .and_then(|ended| ended.finished_at.as_ref())
             .map(utc)
             .filter(|at| at.timestamp() > 0),
     }
+}
+
+/// How the newest run of a container ended. While it waits to be started again that is its last state, unless the kubelet made that
+/// one up because the node had lost the container.
+pub fn ended_run(status: &Status) -> Option<&ContainerStateTerminated> {
+    let state = status.state.as_ref()?;
+    let last = || status.last_state.as_ref()?.terminated.as_ref();
+    let is_known = |ended: &&ContainerStateTerminated| ended.container_id.as_ref().is_some_and(|id| !id.is_empty());
+    state
+        .terminated
+        .as_ref()
+        .or_else(|| state.waiting.as_ref().and_then(|_| last().filter(is_known)))
 }
 
 /// The exit code, unless the kubelet made it up.

@@ -82,11 +82,16 @@ impl Logs {
 
     /// Sees to it that every run of every container of these pods is read, the ones before the last restart too.
     pub(crate) async fn ensure(&self, pods: impl Iterator<Item = &PodObservation>) {
-        self.read(pods.flat_map(streams_of).collect()).await;
+        let (current, before) = pods.flat_map(streams_of).partition(|(_, is_current)| *is_current);
+        for (streams, is_current) in [(current, true), (before, false)] {
+            let streams: Vec<(OpenStream, bool)> = streams;
+            self.read(streams.into_iter().map(|(stream, _)| stream).collect(), is_current)
+                .await;
+        }
     }
 
-    /// Starts a reader for each stream that none is reading, or has read.
-    pub(crate) async fn read(&self, mut streams: Vec<OpenStream>) {
+    /// Starts a reader for each stream that none is reading, or has read. `are_current`: their nodes were just seen to run them.
+    pub(crate) async fn read(&self, mut streams: Vec<OpenStream>, are_current: bool) {
         let mut readers = self.readers.lock().await;
         let Some(chunks) = self.chunks.lock().await.clone() else {
             return;
@@ -121,7 +126,7 @@ impl Logs {
                     share: self.shares.of(stream.process_id),
                     chunks: chunks.clone(),
                 };
-                readers.insert(stream.key, tokio::spawn(reader.run(opened, followed)));
+                readers.insert(stream.key, tokio::spawn(reader.run(opened, are_current, followed)));
             }
         }
     }
@@ -160,21 +165,24 @@ impl Logs {
     }
 }
 
-/// Those whose logs a node may have: of each container the current run and the one before it. Older ones can only be recorded
-/// as missing.
-fn streams_of(pod: &PodObservation) -> impl Iterator<Item = OpenStream> {
+/// Those whose logs a node may have: of each container the current run, which is the one that is marked, and the one before it.
+/// Older ones can only be recorded as missing.
+fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, bool)> {
     pod.containers.iter().flat_map(move |container| {
         let started = container.started_at.is_some();
         let newest = container.restart_count - i32::from(!started);
-        (0..=newest).rev().take(2).map(move |restart| OpenStream {
-            key: StreamKey {
-                pod_uid: pod.uid.clone(),
-                container: container.name.clone(),
-                restart,
-            },
-            process_id: pod.process_id,
-            attempt: pod.attempt,
-            pod_name: pod.name.clone(),
+        (0..=newest).rev().take(2).map(move |restart| {
+            let stream = OpenStream {
+                key: StreamKey {
+                    pod_uid: pod.uid.clone(),
+                    container: container.name.clone(),
+                    restart,
+                },
+                process_id: pod.process_id,
+                attempt: pod.attempt,
+                pod_name: pod.name.clone(),
+            };
+            (stream, restart == newest)
         })
     })
 }

@@ -17,7 +17,8 @@ use super::Watching;
 use super::share::Share;
 use super::stream::{Mode, Progress, Read, Span};
 use super::writer::{Message, Said};
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, state};
+use crate::failpoint::failpoint;
 use crate::session::jittered;
 
 /// Between two reads of a log that is not followed.
@@ -29,6 +30,9 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// A container runtime may write the last bytes of a log when its container has ended already, and on a busy node so much
 /// later.
 const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+/// Seconds after the end of a container in which a line may be stamped that it printed before. Kubelets wait 10 s and longer
+/// before they start it again; at its first end they do not wait, and then no line is taken for one of these.
+const WRITTEN_LATE: i64 = 5;
 /// A node that could not follow another log is not asked again before.
 const FULL_FOR: Duration = Duration::from_secs(30);
 /// Reads in which the last stored line is missed before the rest of the log is given up.
@@ -53,8 +57,9 @@ enum Run {
     Going,
     /// Its end is in the status, and its pod has ended with it; its log is the current one.
     Ended,
-    /// Its end is in the status, and another run may follow at any time: until then its log is the current one.
-    Between,
+    /// Its end is in the status, and another run may follow at any time: until then its log is the current one. No line of
+    /// it is later than `until`, in nanoseconds since 1970; None when the node does not say.
+    Between { until: Option<i64> },
     /// Another run has followed; its log is the previous one, if the node still has it.
     Previous,
     /// More than one run has followed: the node has removed its log.
@@ -68,9 +73,10 @@ enum Run {
 }
 
 impl Reader {
-    /// Reads to the end, from where it was opened. `followed`: its room among the logs that are followed.
-    pub(super) async fn run(self, opened: Opened, mut followed: Option<OwnedSemaphorePermit>) {
-        let mut progress = Progress::new(opened);
+    /// Reads to the end, from where it was opened. `is_current`: the node was just seen to run it. `followed`: its room among
+    /// the logs that are followed.
+    pub(super) async fn run(self, opened: Opened, is_current: bool, mut followed: Option<OwnedSemaphorePermit>) {
+        let mut progress = Progress::new(opened, is_current);
         let mut full_until = None;
         let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
@@ -108,7 +114,11 @@ impl Reader {
                     return self.finish(progress, Mode::Once, "seen", WRITTEN_WITHIN).await;
                 }
                 // No time is to be lost: what is read later may be the next run's.
-                Run::Between => return self.finish(progress, Mode::Once, "seen", Duration::ZERO).await,
+                Run::Between { until } => {
+                    failpoint!("log-ended");
+                    progress.until = until;
+                    return self.finish(progress, Mode::Once, "seen", Duration::ZERO).await;
+                }
                 Run::Previous => {
                     self.show(&mut shown, "previous").await;
                     return self.finish(progress, Mode::Previous, "seen", Duration::ZERO).await;
@@ -172,7 +182,7 @@ impl Reader {
     }
 
     /// The container has ended: reads what is left until a read that begins `within` a time or later adds nothing, then seals.
-    async fn finish(self, mut progress: Progress, mode: Mode, end: &'static str, within: Duration) {
+    async fn finish(self, mut progress: Progress, mut mode: Mode, end: &'static str, within: Duration) {
         self.turn(&mut progress, mode).await;
         let written = Instant::now() + within;
         let mut misses = 0;
@@ -202,22 +212,23 @@ impl Reader {
                         return;
                     }
                 }
-                Read::NotThere => {
-                    // Its pod or its log may have been removed meanwhile; that is for a consistent look to say.
-                    match self.look().await {
-                        Ok(Run::PodGone) => return self.lost(progress, end).await,
-                        Ok(Run::Removed) => return self.seal_without(progress, "restarted", end).await,
-                        Ok(Run::Forgotten) => return self.seal_without(progress, "evicted", end).await,
-                        Ok(Run::Previous) if mode == Mode::Previous => {
+                // Its pod or its log may have been removed meanwhile, or another run may have begun; that is for a consistent
+                // look to say, and nothing is read without one.
+                read => {
+                    let Some(run) = self.look_again().await else { return };
+                    let is_there = !matches!(read, Read::NotThere);
+                    progress.until = None;
+                    match run {
+                        Run::PodGone => return self.lost(progress, end).await,
+                        Run::Removed => return self.seal_without(progress, "restarted", end).await,
+                        Run::Forgotten if !is_there => return self.seal_without(progress, "evicted", end).await,
+                        Run::Previous if mode == Mode::Previous && !is_there => {
                             return self.seal_without(progress, "restarted", end).await;
                         }
-                        _ => {}
+                        Run::Previous => mode = Mode::Previous,
+                        Run::Between { until } => progress.until = until,
+                        Run::Going | Run::Ended | Run::Silent | Run::Forgotten => {}
                     }
-                    if !self.watching.sleep(POLL_EVERY).await {
-                        return;
-                    }
-                }
-                Read::Broken | Read::NodeFull | Read::Rotated => {
                     if !self.watching.sleep(POLL_EVERY).await {
                         return;
                     }
@@ -282,6 +293,27 @@ impl Reader {
         }
     }
 
+    /// A consistent look, however long that takes. None: the watch is over.
+    async fn look_again(&self) -> Option<Run> {
+        loop {
+            match self.look().await {
+                Ok(run) => return Some(run),
+                Err(error) => tracing::debug!(error = %error, "the pod could not be looked at"),
+            }
+            self.watching.sleep(POLL_EVERY).await.then_some(())?;
+        }
+    }
+
+    /// Whether what was read as the log of this run is another one's by now, or nobody knows.
+    pub(super) async fn is_other_run(&self, mode: Mode) -> Option<Read> {
+        match self.look().await {
+            Ok(Run::Removed) => Some(Read::NextRun),
+            Ok(Run::Previous) if mode != Mode::Previous => Some(Read::NextRun),
+            Ok(_) => None,
+            Err(_) => Some(Read::Broken),
+        }
+    }
+
     /// A consistent look at what became of this run.
     async fn look(&self) -> Result<Run, ClusterError> {
         let Some(pod) = self
@@ -313,16 +345,27 @@ fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
         return if final_phase { Run::Forgotten } else { Run::Going };
     };
     let state = container.state.clone().unwrap_or_default();
-    match container.restart_count - key.restart {
-        0 if state.terminated.is_some() && final_phase => Run::Ended,
-        0 if state.terminated.is_some() => Run::Between,
-        0 if final_phase && state.running.is_some() => Run::Silent,
+    match (container.restart_count - key.restart, state::ended_run(container)) {
+        (0, Some(_)) if final_phase => Run::Ended,
+        (0, Some(ended)) => {
+            let at = ended
+                .finished_at
+                .as_ref()
+                .map(|at| at.0.as_second())
+                .filter(|at| *at > 0);
+            // The status has whole seconds.
+            let written = 1 + if key.restart == 0 { 0 } else { WRITTEN_LATE };
+            let until = at.and_then(|at| (at + written).checked_mul(1_000_000_000));
+            Run::Between { until }
+        }
+        (0, None) if final_phase && state.running.is_some() => Run::Silent,
         // The kubelet lost sight of it, and says that it is yet to be made.
-        0 if final_phase => Run::Forgotten,
-        0 => Run::Going,
-        // While it waits to be started again, the current log is still the one of the run before.
-        1 if state.waiting.is_some() => Run::Between,
-        1 => Run::Previous,
+        (0, None) if final_phase => Run::Forgotten,
+        (0, None) => Run::Going,
+        // The run that followed has ended too, and its log is both the current one and the previous one; or the node has lost this
+        // one with its log.
+        (1, _) if state.waiting.is_some() => Run::Removed,
+        (1, _) => Run::Previous,
         _ => Run::Removed,
     }
 }
@@ -344,7 +387,9 @@ mod tests {
             let statuses: Vec<Value> = container
                 .into_iter()
                 .map(|(restarts, state)| {
-                    json!({"name": "function", "restartCount": restarts, "state": state, "image": "", "imageID": "", "ready": false})
+                    let (state, last) = (state.clone(), state.get("last").cloned().unwrap_or_default());
+                    json!({"name": "function", "restartCount": restarts, "state": state, "lastState": last, "image": "",
+                           "imageID": "", "ready": false})
                 })
                 .collect();
             let status = serde_json::from_value(json!({"phase": phase, "containerStatuses": statuses})).unwrap();
@@ -354,17 +399,23 @@ mod tests {
             json!({"running": {}}),
             json!({"waiting": {"reason": "ContainerCreating"}}),
         );
-        let ended = json!({"terminated": {"exitCode": 1}});
+        let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:00:07Z"}});
+        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"},
+            "last": {"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}}});
+        let between = |until| Run::Between { until };
         for (phase, container, expected) in [
             ("Running", Some((1, running.clone())), Run::Going),
-            ("Running", Some((1, ended.clone())), Run::Between),
-            ("Running", Some((2, waiting.clone())), Run::Between),
+            ("Running", Some((1, ended.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((1, waits.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((2, waits.clone())), Run::Removed),
+            ("Running", Some((2, waiting.clone())), Run::Removed),
             ("Running", Some((2, running.clone())), Run::Previous),
             ("Running", Some((3, running.clone())), Run::Removed),
             ("Pending", Some((1, waiting.clone())), Run::Going),
             ("Failed", Some((1, ended)), Run::Ended),
             ("Failed", Some((1, running)), Run::Silent),
             ("Failed", Some((1, waiting)), Run::Forgotten),
+            ("Failed", Some((1, waits)), Run::Ended),
             ("Failed", None, Run::Forgotten),
             ("Running", None, Run::Going),
         ] {

@@ -41,13 +41,19 @@ pub(super) struct Progress {
     pub(super) ended: Option<Option<Stamped>>,
     /// The file that was read has ended, and this one follows.
     next: Option<NextFile>,
+    /// The container has ended by then, and later lines are of its next run.
+    pub(super) until: Option<i64>,
+    /// What comes first may be of another run: nothing of this one is stored, and it was not the current one a moment ago.
+    doubted: bool,
     /// The node has answered with the log at least once.
     attached: bool,
 }
 
 impl Progress {
-    pub(super) fn new(opened: Opened) -> Self {
+    /// `is_current`: the node was just seen to run it.
+    pub(super) fn new(opened: Opened, is_current: bool) -> Self {
         Self {
+            doubted: !is_current,
             flow: Flow::resumed(&opened.cursor),
             files: Files::resumed(opened.head, opened.cursor.time),
             cursor: opened.cursor,
@@ -56,6 +62,7 @@ impl Progress {
             missed: false,
             ended: None,
             next: None,
+            until: None,
             attached: false,
         }
     }
@@ -95,6 +102,8 @@ pub(super) enum Read {
     NodeFull,
     /// There is no log to read at the moment.
     NotThere,
+    /// It is the log of the container's next run.
+    NextRun,
 }
 
 /// Which file of the node is read, and how.
@@ -133,7 +142,9 @@ impl Reader {
         };
         match opened {
             Ok(Ok(stream)) => {
-                if !std::mem::replace(&mut progress.attached, true) {
+                if std::mem::replace(&mut progress.attached, true) {
+                    progress.doubted = true;
+                } else {
                     metrics::counter!("octopus_logs_attached_total").increment(1);
                 }
                 let enters = progress.next.is_some();
@@ -256,9 +267,9 @@ impl Taking<'_> {
             self.reader.share.took(taken, Instant::now());
             self.pace.bytes_came(Instant::now());
             for line in &lines {
-                if !self.line(line).await? {
+                if let Some(end) = self.line(line).await? {
                     self.flush().await?;
-                    return Some(Read::NodeFull);
+                    return Some(end);
                 }
             }
             self.go_on().await?;
@@ -284,8 +295,8 @@ impl Taking<'_> {
         Some(())
     }
 
-    /// Takes a line. False: it is not the function's.
-    async fn line(&mut self, raw: &Raw) -> Option<bool> {
+    /// Takes a line. `Some` within: it is not this run's, and the read ends with it.
+    async fn line(&mut self, raw: &Raw) -> Option<Option<Read>> {
         for at in Stamped::doubtful(raw) {
             if !self.progress.files.begins(nanoseconds(at))
                 && self.progress.files.may_have_changed()
@@ -300,8 +311,11 @@ impl Taking<'_> {
             let is_fragment = self.lines == 0 && !self.fragment && self.since;
             self.fragment |= is_fragment;
             tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
-            return Some(is_fragment);
+            return Some((!is_fragment).then_some(Read::NodeFull));
         };
+        if self.progress.until.is_some_and(|until| nanoseconds(line.at) >= until) {
+            return Some(Some(Read::NextRun));
+        }
         // What is read as a whole begins with its file.
         if self.lines == 0 && self.enters {
             self.progress.files.entered(nanoseconds(line.at));
@@ -311,11 +325,13 @@ impl Taking<'_> {
         self.lines += 1;
         self.progress.files.read(nanoseconds(line.at), line.content.len());
         let passed = self.resume.pass(line);
-        self.store(passed);
+        if let Some(end) = self.take(passed).await {
+            return Some(Some(end));
+        }
         if self.batch.text.len() >= FULL {
             self.flush().await?;
         }
-        Some(true)
+        Some(None)
     }
 
     /// After each piece of the stream.
@@ -352,7 +368,9 @@ impl Taking<'_> {
             Due::Search => {
                 // If the anchor was not among what came, it never will be.
                 let passed = self.resume.abandon();
-                self.store(passed);
+                if let Some(end) = self.take(passed).await {
+                    return Some(Some(end));
+                }
                 self.pace.set_search(now, false, false);
                 self.flush().await?;
             }
@@ -398,7 +416,7 @@ impl Taking<'_> {
         match (is_end, self.span, parsed) {
             (true, Span::AllAndLast, Some(Some(line))) => {
                 let passed = self.resume.pass(line);
-                self.store(passed);
+                end = self.take(passed).await.unwrap_or(end);
             }
             // A fragment: it is read again, whole, unless this was the end of its file.
             (true, Span::SinceCursor, Some(Some(line))) => self.progress.ended = Some(Some(line)),
@@ -412,9 +430,11 @@ impl Taking<'_> {
         if self.mode != Mode::Follow || self.resume.is_searching() {
             self.progress.ended = None;
         }
-        if is_end {
+        if matches!(end, Read::End) {
             let passed = self.resume.give_up();
-            self.store(passed);
+            end = self.take(passed).await.unwrap_or(end);
+        }
+        if matches!(end, Read::End) {
             if self.span == Span::AllAndLast
                 && let Some(rest) = self.resume.not_begun().and_then(|next| next.rest)
             {
@@ -425,6 +445,22 @@ impl Taking<'_> {
         self.progress.missed = self.resume.has_missed();
         self.flush().await?;
         Some(end)
+    }
+
+    /// Stores what is new. What does not follow what is stored is looked at first: while the manager was away, or the status
+    /// was late, the container may have been started again, and its node gives the log of its next run. `Some`: it did.
+    async fn take(&mut self, passed: Passed) -> Option<Read> {
+        let is_doubted = match &passed {
+            Passed::Nothing => return None,
+            Passed::New(_) => self.progress.doubted && self.progress.cursor.lines == 0,
+            Passed::AfterGap(..) => true,
+        };
+        if is_doubted && let Some(end) = self.reader.is_other_run(self.mode).await {
+            return Some(end);
+        }
+        self.progress.doubted = false;
+        self.store(passed);
+        None
     }
 
     fn store(&mut self, passed: Passed) {

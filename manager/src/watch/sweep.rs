@@ -78,7 +78,7 @@ async fn remove_finished(watching: &Watching) {
 async fn resume_streams(watching: &Watching, logs: &Logs) {
     let open = report::unsealed_streams(&watching.context.pool, &watching.watch).await;
     let open = watching.written(open.map_err(Into::into)).unwrap_or_default();
-    logs.read(open).await;
+    logs.read(open, false).await;
 }
 
 /// Tells the API what is seen of the cluster.
