@@ -11,12 +11,15 @@ mod merge;
 mod pace;
 mod part;
 mod pods;
+mod progress;
 mod reader;
 pub(crate) mod reconcile;
+mod run;
 mod share;
 mod spooled;
 mod stream;
 mod sweep;
+mod taking;
 mod writer;
 
 use std::sync::Arc;

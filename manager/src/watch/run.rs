@@ -1,0 +1,123 @@
+//! Pod status -> what became of one run of one container. Pure.
+
+use k8s_openapi::api::core::v1::PodStatus;
+use octopus_shared::db::report::StreamKey;
+
+use crate::cluster::state;
+
+/// Seconds after the end of a container in which a line may be stamped that it printed before. Kubelets wait 10 s and longer
+/// before they start it again; at its first end they do not wait, and then no line is taken for one of these.
+const WRITTEN_LATE: i64 = 5;
+
+/// What a look at the pod says about this run of the container.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// It goes on.
+    Going,
+    /// Its end is in the status, and its pod has ended with it; its log is the current one.
+    Ended,
+    /// Its end is in the status, and another run may follow at any time: until then its log is the current one. No line of
+    /// it is later than `until`, in nanoseconds since 1970; None when the node does not say.
+    Between { until: Option<i64> },
+    /// Another run has followed; its log is the previous one, if the node still has it.
+    Previous,
+    /// More than one run has followed: the node has removed its log.
+    Removed,
+    /// The pod is ending and the status will not say when the container has ended (kubelets before 1.22).
+    Silent,
+    /// The pod has ended and its status does not know how the container did: its node has removed it, mostly with its log.
+    Forgotten,
+    /// The pod is gone, and with it its log.
+    PodGone,
+}
+
+/// What became of a run, by the status of its pod.
+pub(super) fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
+    let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let container = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find(|status| status.name == key.container);
+    let Some(container) = container else {
+        return if final_phase { Run::Forgotten } else { Run::Going };
+    };
+    let state = container.state.clone().unwrap_or_default();
+    match (container.restart_count - key.restart, state::ended_run(container)) {
+        (0, Some(_)) if final_phase => Run::Ended,
+        (0, Some(ended)) => {
+            let at = ended
+                .finished_at
+                .as_ref()
+                .map(|at| at.0.as_second())
+                .filter(|at| *at > 0);
+            // The status has whole seconds.
+            let written = 1 + if key.restart == 0 { 0 } else { WRITTEN_LATE };
+            let until = at.and_then(|at| (at + written).checked_mul(1_000_000_000));
+            Run::Between { until }
+        }
+        (0, None) if final_phase && state.running.is_some() => Run::Silent,
+        // The kubelet lost sight of it, and says that it is yet to be made.
+        (0, None) if final_phase => Run::Forgotten,
+        (0, None) => Run::Going,
+        // The run that followed has ended too, and its log is both the current one and the previous one; or the node has lost this
+        // one with its log.
+        (1, _) if state.waiting.is_some() => Run::Removed,
+        (1, _) => Run::Previous,
+        _ => Run::Removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_status_says_what_became_of_a_run() {
+        let key = StreamKey {
+            pod_uid: "u".into(),
+            container: "function".into(),
+            restart: 1,
+        };
+        let run = |phase: &str, container: Option<(i32, Value)>| {
+            let statuses: Vec<Value> = container
+                .into_iter()
+                .map(|(restarts, state)| {
+                    let (state, last) = (state.clone(), state.get("last").cloned().unwrap_or_default());
+                    json!({"name": "function", "restartCount": restarts, "state": state, "lastState": last, "image": "",
+                           "imageID": "", "ready": false})
+                })
+                .collect();
+            let status = serde_json::from_value(json!({"phase": phase, "containerStatuses": statuses})).unwrap();
+            run_of(&status, &key)
+        };
+        let (running, waiting) = (
+            json!({"running": {}}),
+            json!({"waiting": {"reason": "ContainerCreating"}}),
+        );
+        let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:00:07Z"}});
+        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"},
+            "last": {"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}}});
+        let between = |until| Run::Between { until };
+        for (phase, container, expected) in [
+            ("Running", Some((1, running.clone())), Run::Going),
+            ("Running", Some((1, ended.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((1, waits.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((2, waits.clone())), Run::Removed),
+            ("Running", Some((2, waiting.clone())), Run::Removed),
+            ("Running", Some((2, running.clone())), Run::Previous),
+            ("Running", Some((3, running.clone())), Run::Removed),
+            ("Pending", Some((1, waiting.clone())), Run::Going),
+            ("Failed", Some((1, ended)), Run::Ended),
+            ("Failed", Some((1, running)), Run::Silent),
+            ("Failed", Some((1, waiting)), Run::Forgotten),
+            ("Failed", Some((1, waits)), Run::Ended),
+            ("Failed", None, Run::Forgotten),
+            ("Running", None, Run::Going),
+        ] {
+            assert_eq!(run(phase, container.clone()), expected, "{phase} {container:?}");
+        }
+    }
+}
