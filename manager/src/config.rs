@@ -32,7 +32,7 @@ pub struct Config {
     /// Name of the cluster: commands are addressed to it.
     #[arg(long, env = "OCTOPUS_CLUSTER", default_value = "default")]
     pub cluster: String,
-    /// Namespace of the functions. The manager needs no right outside of it.
+    /// Namespace of the functions. Outside of it the manager only renews its own token, and makes pods in the build namespace.
     #[arg(long, env = "OCTOPUS_NAMESPACE", default_value = "octopus-functions")]
     pub namespace: String,
     /// Registry that images are pushed to: http(s)://host:port.
@@ -149,7 +149,7 @@ pub struct Config {
     /// Bytes of that folder at most. When it is full, logs wait on their nodes.
     #[arg(long, env = "OCTOPUS_SPOOL_BYTES", default_value_t = 512 << 20, value_parser = clap::value_parser!(u64).range(1 << 20..))]
     pub spool_bytes: u64,
-    /// Days after which events and logs are dropped.
+    /// Days after which commands, events and logs are dropped; a command that has not ended stays.
     #[arg(long, env = "OCTOPUS_KEEP_DAYS", default_value_t = 14, value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub keep_days: i32,
     /// Seconds that an object of a process that is gone is left alone, and that a process without objects is believed.
