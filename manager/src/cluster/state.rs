@@ -78,16 +78,29 @@ fn container(status: &Status) -> ContainerStatus {
     }
 }
 
-/// How the newest run of a container ended. While it waits to be started again that is its last state, unless the kubelet made that
-/// one up because the node had lost the container.
+/// How the newest run of a container ended. While it waits to be started again that is its last state, if that is of the same
+/// container: the kubelet makes one up when the node has lost it, and the next one may be made and not started yet.
 pub fn ended_run(status: &Status) -> Option<&ContainerStateTerminated> {
     let state = status.state.as_ref()?;
     let last = || status.last_state.as_ref()?.terminated.as_ref();
-    let is_known = |ended: &&ContainerStateTerminated| ended.container_id.as_ref().is_some_and(|id| !id.is_empty());
+    let is_known =
+        |ended: &&ContainerStateTerminated| has_id(&ended.container_id) && ended.container_id == status.container_id;
     state
         .terminated
         .as_ref()
         .or_else(|| state.waiting.as_ref().and_then(|_| last().filter(is_known)))
+}
+
+/// Whether a container has been made that has not started yet, and the last state is that of the one before it.
+pub fn waits_to_start(status: &Status) -> bool {
+    let last = status.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    last.is_some_and(|last| {
+        has_id(&last.container_id) && has_id(&status.container_id) && last.container_id != status.container_id
+    })
+}
+
+fn has_id(id: &Option<String>) -> bool {
+    id.as_ref().is_some_and(|id| !id.is_empty())
 }
 
 /// The exit code, unless the kubelet made it up.

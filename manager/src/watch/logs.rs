@@ -165,8 +165,8 @@ impl Logs {
     }
 }
 
-/// Those whose logs a node may have: of each container the current run, which is the one that is marked, and the one before it.
-/// Older ones can only be recorded as missing.
+/// Those whose logs a node may have: of each container the current run, which is marked while it runs, and the one before it. Older
+/// ones can only be recorded as missing.
 fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, bool)> {
     pod.containers.iter().flat_map(move |container| {
         let started = container.started_at.is_some();
@@ -182,7 +182,7 @@ fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, bool)> 
                 attempt: pod.attempt,
                 pod_name: pod.name.clone(),
             };
-            (stream, restart == newest)
+            (stream, restart == newest && container.state == "running")
         })
     })
 }

@@ -1,13 +1,19 @@
 //! How far a log was read.
 
+use std::time::Duration;
+
 use octopus_shared::db::report::{Opened, StreamCursor};
 use octopus_shared::log::Gap;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::chunk::NextFile;
 use super::files::Files;
 use super::flow::Flow;
 use super::line::Stamped;
+
+/// Kubelets tell again within this time what the API server did not take: every 10 s.
+const STATUS_WITHIN: Duration = Duration::from_secs(12);
 
 /// How far a log was read, and what is known of it.
 pub(super) struct Progress {
@@ -27,6 +33,8 @@ pub(super) struct Progress {
     pub(super) next: Option<NextFile>,
     /// The container has ended by then, and later lines are of its next run.
     pub(super) until: Option<i64>,
+    /// When the API server last did not answer: what it says then of a pod may be old.
+    pub(super) away: Option<Instant>,
     /// What comes first may be of another run: nothing of this one is stored, and it was not the current one a moment ago.
     pub(super) doubted: bool,
     /// The node has answered with the log at least once.
@@ -47,8 +55,14 @@ impl Progress {
             ended: None,
             next: None,
             until: None,
+            away: None,
             attached: false,
         }
+    }
+
+    /// Whether the status of a pod may be older than its log.
+    pub(super) fn is_status_late(&self) -> bool {
+        self.away.is_some_and(|away| away.elapsed() < STATUS_WITHIN)
     }
 
     /// Puts a hole on record.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use octopus_shared::db::report::{self, Opened, Seal, StreamKey};
 use octopus_shared::log::Gap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::Watching;
 use super::progress::Progress;
-use super::run::{Run, run_of};
+use super::run::{Run, may_run_again, run_of};
 use super::share::Share;
 use super::stream::{Mode, Read, Span};
 use super::writer::{Message, Said};
@@ -79,6 +80,7 @@ impl Reader {
                 Ok(run) => run,
                 Err(error) => {
                     tracing::debug!(error = %error, "the pod could not be looked at");
+                    progress.away = Some(Instant::now());
                     if !self.watching.sleep(Duration::from_secs(1)).await {
                         return;
                     }
@@ -86,18 +88,14 @@ impl Reader {
                 }
             };
             match run {
-                Run::Ended | Run::Forgotten => {
-                    return self.finish(progress, Mode::Once, "seen", WRITTEN_WITHIN).await;
-                }
-                // No time is to be lost: what is read later may be the next run's.
-                Run::Between { until } => {
+                Run::Ended | Run::Forgotten => return self.finish(progress, run, "seen").await,
+                Run::Between { .. } => {
                     failpoint!("log-ended");
-                    progress.until = until;
-                    return self.finish(progress, Mode::Once, "seen", Duration::ZERO).await;
+                    return self.finish(progress, run, "seen").await;
                 }
                 Run::Previous => {
                     self.show(&mut shown, "previous").await;
-                    return self.finish(progress, Mode::Previous, "seen", Duration::ZERO).await;
+                    return self.finish(progress, run, "seen").await;
                 }
                 Run::Removed => return self.seal_without(progress, "restarted", "seen").await,
                 Run::PodGone => return self.lost(progress, "unknown").await,
@@ -108,7 +106,7 @@ impl Reader {
                         && mode == Mode::Follow;
                     silent = if ended { silent + 1 } else { 0 };
                     if silent >= 2 {
-                        return self.finish(progress, Mode::Once, "inferred", WRITTEN_WITHIN).await;
+                        return self.finish(progress, run, "inferred").await;
                     }
                     self.turn(&mut progress, Mode::Follow).await;
                     followed = followed.or_else(|| self.room.clone().try_acquire_owned().ok());
@@ -157,59 +155,66 @@ impl Reader {
         }
     }
 
-    /// The container has ended: reads what is left until a read that begins `within` a time or later adds nothing, then seals.
-    async fn finish(self, mut progress: Progress, mut mode: Mode, end: &'static str, within: Duration) {
+    /// The run is over: reads what is left until a read adds nothing, then seals. Where no other run follows that last read begins
+    /// half a second later or more; where one may, no time is to be lost.
+    async fn finish(self, mut progress: Progress, mut run: Run, end: &'static str) {
+        let mut mode = run.mode();
         self.turn(&mut progress, mode).await;
+        let within = if run.is_followed() {
+            Duration::ZERO
+        } else {
+            WRITTEN_WITHIN
+        };
         let written = Instant::now() + within;
-        let mut misses = 0;
+        let (mut misses, mut refusals) = (0, 0);
         loop {
+            progress.until = run.until();
             let (before, is_written) = (progress.cursor.lines, Instant::now() >= written);
             let Some(read) = self.read(&mut progress, mode, Span::AllAndLast).await else {
                 return;
             };
             match read {
-                Read::End if progress.cursor.lines != before => {}
+                Read::End if progress.cursor.lines != before => continue,
                 Read::End if !is_written => {
-                    if !self
-                        .watching
-                        .sleep(written.saturating_duration_since(Instant::now()))
-                        .await
-                    {
+                    let wait = written.saturating_duration_since(Instant::now());
+                    if !self.watching.sleep(wait).await {
                         return;
                     }
+                    continue;
                 }
-                Read::End if !progress.missed => return self.seal(progress, end).await,
-                Read::End => {
-                    misses += 1;
-                    if misses >= MISSES {
-                        return self.seal_without(progress, "rotated_away", end).await;
-                    }
-                    if !self.watching.sleep(POLL_EVERY).await {
-                        return;
-                    }
+                Read::End if !progress.missed && !matches!(run, Run::Between { .. }) => {
+                    return self.seal(progress, end).await;
                 }
-                // Its pod or its log may have been removed meanwhile, or another run may have begun; that is for a consistent
-                // look to say, and nothing is read without one.
-                read => {
-                    let Some(run) = self.look_again().await else { return };
-                    let is_there = !matches!(read, Read::NotThere);
-                    progress.until = None;
-                    match run {
-                        Run::PodGone => return self.lost(progress, end).await,
-                        Run::Removed => return self.seal_without(progress, "restarted", end).await,
-                        Run::Forgotten if !is_there => return self.seal_without(progress, "evicted", end).await,
-                        Run::Previous if mode == Mode::Previous && !is_there => {
-                            return self.seal_without(progress, "restarted", end).await;
-                        }
-                        Run::Previous => mode = Mode::Previous,
-                        Run::Between { until } => progress.until = until,
-                        Run::Going | Run::Ended | Run::Silent | Run::Forgotten => {}
-                    }
-                    if !self.watching.sleep(POLL_EVERY).await {
-                        return;
-                    }
-                }
+                Read::End if progress.missed => misses += 1,
+                // Not a log, but the words of an error.
+                Read::NodeFull => refusals += 1,
+                _ => {}
             }
+            // Its pod or its log may have been removed meanwhile, or another run may have begun, which need not have printed
+            // anything: that is for a consistent look to say.
+            let Some(looked) = self.look_again().await else { return };
+            let is_there = !matches!(read, Read::NotThere | Read::NodeFull);
+            match looked {
+                Run::PodGone => return self.lost(progress, end).await,
+                Run::Removed => return self.seal_without(progress, "restarted", end).await,
+                Run::Forgotten if !is_there => return self.seal_without(progress, "evicted", end).await,
+                Run::Previous if mode == Mode::Previous && !is_there => {
+                    return self.seal_without(progress, "restarted", end).await;
+                }
+                Run::Between { .. } | Run::Ended if matches!(read, Read::End) && !progress.missed => {
+                    return self.seal(progress, end).await;
+                }
+                _ if misses >= MISSES => return self.seal_without(progress, "rotated_away", end).await,
+                _ if refusals >= MISSES => return self.seal_without(progress, "evicted", end).await,
+                _ => {}
+            }
+            if !self.watching.sleep(POLL_EVERY).await {
+                return;
+            }
+            // Nothing is read on an old look.
+            let Some(looked) = self.look_again().await else { return };
+            run = looked;
+            mode = run.mode();
         }
     }
 
@@ -280,28 +285,33 @@ impl Reader {
         }
     }
 
-    /// Whether what was read as the log of this run is another one's by now, or nobody knows.
-    pub(super) async fn is_other_run(&self, mode: Mode) -> Option<Read> {
-        match self.look().await {
-            Ok(Run::Removed) => Some(Read::NextRun),
-            Ok(Run::Previous) if mode != Mode::Previous => Some(Read::NextRun),
-            Ok(_) => None,
-            Err(_) => Some(Read::Broken),
+    /// Whether what was read as the log of this run is another one's by now, or nobody knows. After the API server was away a status
+    /// may be older than the log.
+    pub(super) async fn is_other_run(&self, progress: &mut Progress, mode: Mode) -> Option<Read> {
+        match self.pod().await {
+            Ok(Some(pod)) => match run_of(&pod, &self.key) {
+                Run::Removed => Some(Read::NextRun),
+                Run::Previous if mode != Mode::Previous => Some(Read::NextRun),
+                Run::Going if progress.is_status_late() && may_run_again(&pod) => Some(Read::Broken),
+                _ => None,
+            },
+            Ok(None) => None,
+            Err(_) => {
+                progress.away = Some(Instant::now());
+                Some(Read::Broken)
+            }
         }
     }
 
     /// A consistent look at what became of this run.
     async fn look(&self) -> Result<Run, ClusterError> {
-        let Some(pod) = self
-            .watching
-            .context
-            .cluster
-            .pod(&self.pod_name, &self.key.pod_uid)
-            .await?
-        else {
-            return Ok(Run::PodGone);
-        };
-        Ok(run_of(&pod.status.unwrap_or_default(), &self.key))
+        let pod = self.pod().await?;
+        Ok(pod.map_or(Run::PodGone, |pod| run_of(&pod, &self.key)))
+    }
+
+    async fn pod(&self) -> Result<Option<Pod>, ClusterError> {
+        let cluster = &self.watching.context.cluster;
+        cluster.pod(&self.pod_name, &self.key.pod_uid).await
     }
 }
 

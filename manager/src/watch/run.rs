@@ -1,12 +1,13 @@
 //! Pod status -> what became of one run of one container. Pure.
 
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::Pod;
 use octopus_shared::db::report::StreamKey;
 
+use super::stream::Mode;
 use crate::cluster::state;
 
-/// Seconds after the end of a container in which a line may be stamped that it printed before. Kubelets wait 10 s and longer
-/// before they start it again; at its first end they do not wait, and then no line is taken for one of these.
+/// Seconds after the end of a container in which a line may be stamped that it printed before, once its kubelet waits before it
+/// starts it again: it waits for 10 s at least. One that has not said so may start it at once, and then no line is taken for one of these.
 const WRITTEN_LATE: i64 = 5;
 
 /// What a look at the pod says about this run of the container.
@@ -31,8 +32,33 @@ pub(super) enum Run {
     PodGone,
 }
 
-/// What became of a run, by the status of its pod.
-pub(super) fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
+impl Run {
+    /// Which log of its container is this run's.
+    pub(super) fn mode(&self) -> Mode {
+        if *self == Self::Previous {
+            Mode::Previous
+        } else {
+            Mode::Once
+        }
+    }
+
+    /// The time after which no line is this run's.
+    pub(super) fn until(&self) -> Option<i64> {
+        match self {
+            Self::Between { until } => *until,
+            _ => None,
+        }
+    }
+
+    /// Whether another run may follow or has followed.
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(self, Self::Between { .. } | Self::Previous | Self::Removed)
+    }
+}
+
+/// What became of a run, by its pod.
+pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
+    let Some(status) = &pod.status else { return Run::Going };
     let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let container = status
         .container_statuses
@@ -44,28 +70,31 @@ pub(super) fn run_of(status: &PodStatus, key: &StreamKey) -> Run {
     };
     let state = container.state.clone().unwrap_or_default();
     match (container.restart_count - key.restart, state::ended_run(container)) {
-        (0, Some(_)) if final_phase => Run::Ended,
+        // A phase may be final a little later than its containers. Who deletes a pod does not wait for its log.
+        (0, Some(_)) if final_phase || !may_run_again(pod) && pod.metadata.deletion_timestamp.is_none() => Run::Ended,
         (0, Some(ended)) => {
-            let at = ended
-                .finished_at
-                .as_ref()
-                .map(|at| at.0.as_second())
-                .filter(|at| *at > 0);
+            let at = ended.finished_at.as_ref().map(|at| at.0.as_second());
             // The status has whole seconds.
-            let written = 1 + if key.restart == 0 { 0 } else { WRITTEN_LATE };
-            let until = at.and_then(|at| (at + written).checked_mul(1_000_000_000));
+            let written = 1 + if state.waiting.is_some() { WRITTEN_LATE } else { 0 };
+            let until = at
+                .filter(|at| *at > 0)
+                .and_then(|at| (at + written).checked_mul(1_000_000_000));
             Run::Between { until }
         }
         (0, None) if final_phase && state.running.is_some() => Run::Silent,
         // The kubelet lost sight of it, and says that it is yet to be made.
         (0, None) if final_phase => Run::Forgotten,
         (0, None) => Run::Going,
+        (1, _) if state.waiting.is_none() || state::waits_to_start(container) => Run::Previous,
         // The run that followed has ended too, and its log is both the current one and the previous one; or the node has lost this
         // one with its log.
-        (1, _) if state.waiting.is_some() => Run::Removed,
-        (1, _) => Run::Previous,
         _ => Run::Removed,
     }
+}
+
+/// Whether the containers of a pod are started again when they end.
+pub(super) fn may_run_again(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) != Some("Never")
 }
 
 #[cfg(test)]
@@ -81,36 +110,41 @@ mod tests {
             container: "function".into(),
             restart: 1,
         };
-        let run = |phase: &str, container: Option<(i32, Value)>| {
+        let policy_of = |policy: &str, phase: &str, container: Option<(i32, Value)>| {
             let statuses: Vec<Value> = container
                 .into_iter()
                 .map(|(restarts, state)| {
-                    let (state, last) = (state.clone(), state.get("last").cloned().unwrap_or_default());
-                    json!({"name": "function", "restartCount": restarts, "state": state, "lastState": last, "image": "",
-                           "imageID": "", "ready": false})
+                    json!({"name": "function", "restartCount": restarts, "state": state, "lastState": state["last"], "image": "",
+                           "imageID": "", "ready": false, "containerID": state["id"].as_str().unwrap_or("docker://1")})
                 })
                 .collect();
-            let status = serde_json::from_value(json!({"phase": phase, "containerStatuses": statuses})).unwrap();
-            run_of(&status, &key)
+            let pod = json!({"spec": {"restartPolicy": policy, "containers": []},
+                             "status": {"phase": phase, "containerStatuses": statuses}});
+            run_of(&serde_json::from_value(pod).unwrap(), &key)
         };
+        let run = |phase: &str, container: Option<(i32, Value)>| policy_of("Always", phase, container);
         let (running, waiting) = (
             json!({"running": {}}),
             json!({"waiting": {"reason": "ContainerCreating"}}),
         );
         let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:00:07Z"}});
-        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"},
-            "last": {"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}}});
+        let last =
+            json!({"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}});
+        let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}, "last": last});
+        let made = json!({"waiting": {"reason": "RunContainerError"}, "last": last, "id": "docker://2"});
         let between = |until| Run::Between { until };
         for (phase, container, expected) in [
             ("Running", Some((1, running.clone())), Run::Going),
-            ("Running", Some((1, ended.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((1, ended.clone())), between(Some(8_000_000_000))),
             ("Running", Some((1, waits.clone())), between(Some(13_000_000_000))),
+            ("Running", Some((1, made.clone())), Run::Going),
             ("Running", Some((2, waits.clone())), Run::Removed),
             ("Running", Some((2, waiting.clone())), Run::Removed),
+            ("Running", Some((2, made)), Run::Previous),
             ("Running", Some((2, running.clone())), Run::Previous),
             ("Running", Some((3, running.clone())), Run::Removed),
             ("Pending", Some((1, waiting.clone())), Run::Going),
-            ("Failed", Some((1, ended)), Run::Ended),
+            ("Failed", Some((1, ended.clone())), Run::Ended),
             ("Failed", Some((1, running)), Run::Silent),
             ("Failed", Some((1, waiting)), Run::Forgotten),
             ("Failed", Some((1, waits)), Run::Ended),
@@ -119,5 +153,10 @@ mod tests {
         ] {
             assert_eq!(run(phase, container.clone()), expected, "{phase} {container:?}");
         }
+        assert_eq!(
+            policy_of("Never", "Running", Some((1, ended))),
+            Run::Ended,
+            "nothing follows a task"
+        );
     }
 }

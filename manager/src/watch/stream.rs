@@ -6,7 +6,7 @@ use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::LogParams;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::chunk::{NextFile, Resume, nanoseconds};
 use super::line::OVERLAP;
@@ -86,11 +86,15 @@ impl Reader {
                 taking.run(Box::pin(stream)).await
             }
             failed => {
+                progress.doubted = true;
                 // What was empty then need not be the next file any more.
                 progress.next = progress.next.take().filter(|next| next.head.is_some());
                 Some(match failed {
                     Ok(Err(kube::Error::Api(status))) if status.code < 500 => Read::NotThere,
-                    _ => Read::Broken,
+                    _ => {
+                        progress.away = Some(Instant::now());
+                        Read::Broken
+                    }
                 })
             }
         }
@@ -114,6 +118,7 @@ impl Reader {
         }
         if let Some(head) = self.head(mode).await
             && progress.files.is_next(head)
+            && self.is_other_run(progress, mode).await.is_none()
         {
             progress.next = Some(NextFile { head, rest });
         }

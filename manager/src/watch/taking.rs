@@ -135,7 +135,7 @@ impl<'a> Taking<'a> {
             tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
             return Some((!is_fragment).then_some(Read::NodeFull));
         };
-        if self.progress.until.is_some_and(|until| nanoseconds(line.at) >= until) {
+        if self.is_next_runs(&line) {
             return Some(Some(Read::NextRun));
         }
         // What is read as a whole begins with its file.
@@ -225,6 +225,9 @@ impl<'a> Taking<'a> {
         if !self.pace.hangs_for_long(Instant::now()) {
             return None;
         }
+        if let Some(end) = self.reader.is_other_run(self.progress, self.mode).await {
+            return Some(end);
+        }
         tracing::debug!(head, "the log was rotated, and its stream did not go on");
         self.progress.next = Some(NextFile { head, rest });
         Some(Read::Rotated)
@@ -237,8 +240,12 @@ impl<'a> Taking<'a> {
         let mut end = end;
         match (is_end, self.span, parsed) {
             (true, Span::AllAndLast, Some(Some(line))) => {
-                let passed = self.resume.pass(line);
-                end = self.take(passed).await.unwrap_or(end);
+                end = if self.is_next_runs(&line) {
+                    Read::NextRun
+                } else {
+                    let passed = self.resume.pass(line);
+                    self.take(passed).await.unwrap_or(end)
+                };
             }
             // A fragment: it is read again, whole, unless this was the end of its file.
             (true, Span::SinceCursor, Some(Some(line))) => self.progress.ended = Some(Some(line)),
@@ -264,9 +271,15 @@ impl<'a> Taking<'a> {
                 self.store(Passed::New(vec![rest]));
             }
         }
-        self.progress.missed = self.resume.has_missed();
+        // Of all that the node has, what is stored is a part, unless its file was read to the end.
+        let is_whole = self.span == Span::AllAndLast && !self.enters;
+        self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching();
         self.flush().await?;
         Some(end)
+    }
+
+    fn is_next_runs(&self, line: &Stamped) -> bool {
+        self.progress.until.is_some_and(|until| nanoseconds(line.at) >= until)
     }
 
     /// Stores what is new. What does not follow what is stored is looked at first: while the manager was away, or the status
@@ -277,7 +290,7 @@ impl<'a> Taking<'a> {
             Passed::New(_) => self.progress.doubted && self.progress.cursor.lines == 0,
             Passed::AfterGap(..) => true,
         };
-        if is_doubted && let Some(end) = self.reader.is_other_run(self.mode).await {
+        if is_doubted && let Some(end) = self.reader.is_other_run(self.progress, self.mode).await {
             return Some(end);
         }
         self.progress.doubted = false;
