@@ -1,7 +1,7 @@
 //! What a log waits for: a line printed -> the line readable through the API, by a client that follows the log; the same of
-//! transitions; and logs as fast as they come.
+//! transitions; and (part `drain`) logs as fast as they come.
 
-mod drain;
+pub(crate) mod drain;
 mod transition;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +25,6 @@ pub(super) async fn run(stack: &Stack) {
     transition::run(stack).await;
     lines(stack).await;
     assert!(manager.terminate().await, "the manager ends cleanly");
-    drain::run(stack).await;
 }
 
 async fn lines(stack: &Stack) {

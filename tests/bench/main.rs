@@ -1,6 +1,6 @@
 //! `make bench`: what this machine does in this run, each rate beside the raw limit measured in the same run. Arguments
 //! choose parts: `queue`, `history`, `snapshot`, `pickup`, `enqueue`, `idle`, `storage`, `readers`, `image`, `create`, `ends`,
-//! `processes`, `logs`, `streams`.
+//! `processes`, `logs`, `drain`, `streams`.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot be set up has failed")]
 #![expect(clippy::print_stdout, reason = "it prints its results")]
 
@@ -54,7 +54,10 @@ async fn main() {
     if wants("streams") {
         streams::run().await;
     }
-    if !["image", "create", "ends", "processes", "logs"].into_iter().any(wants) {
+    if !["image", "create", "ends", "processes", "logs", "drain"]
+        .into_iter()
+        .any(wants)
+    {
         return;
     }
     let stack = Stack::start("bench").await;
@@ -72,6 +75,9 @@ async fn main() {
     }
     if wants("logs") {
         logs::run(&stack).await;
+    }
+    if wants("drain") {
+        logs::drain::run(&stack).await;
     }
 }
 

@@ -6,6 +6,8 @@ use tokio::time::Instant;
 
 /// A chunk is written this long after its first line came, or when it is full.
 const FLUSH_AFTER: Duration = Duration::from_millis(150);
+/// One that is large is, once its stream has rested for so long: more is not on its way.
+const RESTED: Duration = Duration::from_millis(10);
 /// The anchor is given up this long after a line that is later than all stored ones.
 const SEARCH_LATE: Duration = Duration::from_secs(2);
 /// And this long after the first line in any case.
@@ -42,6 +44,7 @@ pub(crate) enum Due {
 pub(crate) struct Pace {
     last_bytes: Instant,
     flush: Option<Instant>,
+    rested: Option<Instant>,
     search: Option<Instant>,
     look: Option<Instant>,
     asked: Option<Instant>,
@@ -56,6 +59,7 @@ impl Pace {
         Self {
             last_bytes: Instant::now(),
             flush: None,
+            rested: None,
             search: None,
             look: None,
             asked: None,
@@ -65,14 +69,14 @@ impl Pace {
 
     /// The next time at which something is due.
     pub(crate) fn next(&self) -> Instant {
-        let all = [self.flush, self.search, self.look];
+        let all = [self.flush, self.rested, self.search, self.look];
         let idle = self.last_bytes + Self::IDLE;
         all.into_iter().flatten().fold(idle, Instant::min)
     }
 
     pub(crate) fn due(&self, now: Instant) -> Due {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if is_due(self.flush) {
+        if is_due(self.flush) || is_due(self.rested) {
             Due::Flush
         } else if is_due(self.search) {
             Due::Search
@@ -90,8 +94,10 @@ impl Pace {
         self.hangs_since = None;
     }
 
-    pub(crate) fn set_flush(&mut self, now: Instant, waits: bool) {
+    /// `waits`: there is a batch, and `is_large`: it is no small chunk any more.
+    pub(crate) fn set_flush(&mut self, now: Instant, waits: bool, is_large: bool) {
         self.flush = waits.then(|| self.flush.unwrap_or(now + FLUSH_AFTER));
+        self.rested = is_large.then(|| now + RESTED);
     }
 
     /// Whether the batch is due by then.
@@ -157,12 +163,19 @@ mod tests {
     fn a_batch_waits_for_a_moment_from_its_first_line() {
         let mut pace = Pace::new();
         let start = pace.last_bytes;
-        pace.set_flush(start, true);
-        pace.set_flush(start + FLUSH_AFTER / 2, true);
+        pace.set_flush(start, true, false);
+        pace.set_flush(start + FLUSH_AFTER / 2, true, false);
         assert_eq!(pace.next(), start + FLUSH_AFTER);
         assert_eq!(pace.due(start), Due::Nothing);
         assert_eq!(pace.due(start + FLUSH_AFTER), Due::Flush);
-        pace.set_flush(start, false);
+        pace.set_flush(start + RESTED, true, true);
+        assert_eq!(
+            pace.next(),
+            start + 2 * RESTED,
+            "a large one waits for no more than is on its way"
+        );
+        assert_eq!(pace.due(start + 2 * RESTED), Due::Flush);
+        pace.set_flush(start, false, false);
         assert_eq!(pace.due(start + Pace::IDLE), Due::Idle);
     }
 
@@ -210,14 +223,14 @@ mod tests {
     fn a_pause_of_ours_is_no_silence_of_the_stream() {
         let mut pace = Pace::new();
         let start = pace.last_bytes;
-        pace.set_flush(start, true);
+        pace.set_flush(start, true, false);
         pace.set_look(start, true);
         pace.set_search(start, true, true);
         assert!(pace.is_flush_before(start + FLUSH_AFTER) && !pace.is_flush_before(start));
         pace.paused(Pace::IDLE);
         let now = start + Pace::IDLE;
         assert_eq!(pace.due(now), Due::Flush, "what was read waits no longer");
-        pace.set_flush(now, false);
+        pace.set_flush(now, false, false);
         assert_eq!(pace.due(now), Due::Nothing);
         assert_eq!(pace.due(now + SUSPECT), Due::Look);
         assert_eq!(pace.due(now + SEARCH_LATE), Due::Search);

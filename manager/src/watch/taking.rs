@@ -1,7 +1,7 @@
 //! A stream of a log -> chunks, as it comes.
 
 use chrono::Utc;
-use futures::{AsyncBufRead, AsyncBufReadExt};
+use futures::{AsyncBufRead, AsyncBufReadExt, FutureExt};
 use octopus_shared::db::report::Chunk;
 use octopus_shared::log::Gap;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -16,6 +16,8 @@ use super::writer::{Message, Said};
 
 /// A chunk is written when it is full, or when its time has come ([`Pace`]).
 const FULL: usize = 64 << 10;
+/// One of so much is not worth a wait for more.
+const LARGE: usize = 16 << 10;
 
 /// A stream that is being read.
 pub(super) struct Taking<'a> {
@@ -67,9 +69,13 @@ impl<'a> Taking<'a> {
         let mut splitter = Splitter::default();
         let end = loop {
             self.wait_for_share().await?;
-            let read = tokio::select! {
-                read = timeout_at(self.pace.next(), stream.fill_buf()) => read,
-                () = self.reader.watching.lost.cancelled() => return None,
+            // A fast stream has more at once, and needs no clock.
+            let read = match stream.fill_buf().now_or_never() {
+                Some(read) => Ok(read),
+                None => tokio::select! {
+                    read = timeout_at(self.pace.next(), stream.fill_buf()) => read,
+                    () = self.reader.watching.lost.cancelled() => return None,
+                },
             };
             let bytes = match read {
                 Ok(Ok([])) => break Read::End,
@@ -159,7 +165,8 @@ impl<'a> Taking<'a> {
     /// After each piece of the stream.
     async fn go_on(&mut self) -> Option<()> {
         let now = Instant::now();
-        self.pace.set_flush(now, !self.batch.is_empty());
+        let is_large = self.batch.text.len() >= LARGE;
+        self.pace.set_flush(now, !self.batch.is_empty(), is_large);
         self.pace
             .set_search(now, self.resume.is_searching(), self.resume.is_late());
         let looks = self.mode == Mode::Follow && !self.resume.is_searching() && self.progress.files.may_have_changed();
@@ -343,7 +350,7 @@ impl<'a> Taking<'a> {
 
     /// Hands the batch to the writer. None: the watch is over.
     async fn flush(&mut self) -> Option<()> {
-        self.pace.set_flush(Instant::now(), false);
+        self.pace.set_flush(Instant::now(), false, false);
         let batch = std::mem::take(&mut self.batch);
         self.progress.gaps.extend(batch.gaps);
         let (Some(first_at), Some(last_at)) = (batch.first_at, batch.last_at) else {

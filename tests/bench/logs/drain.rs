@@ -25,7 +25,7 @@ time.sleep(3600)
 ";
 
 /// One log that its node does not rotate yet, and fifty smaller ones.
-pub(super) async fn run(stack: &Stack) {
+pub(crate) async fn run(stack: &Stack) {
     let small = json!({
         "stop_grace_seconds": 2,
         "resources": {"cpu_request": "2m", "cpu": "1", "memory": "64Mi", "ephemeral_storage": "64Mi"},

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
@@ -328,36 +329,57 @@ pub(super) async fn insert(connection: &mut PgConnection, chunks: &[Chunk], line
     .rows_affected())
 }
 
-/// The same within a transaction. Answers how many chunks were written.
+/// The same within a transaction. Answers how many chunks were written. The chunks of a stream are in their order.
 pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks: &[Chunk]) -> Result<u64, sqlx::Error> {
     let lines: Vec<i64> = chunks.iter().map(|chunk| chunk.cursor.lines).collect();
     let written = insert(connection, chunks, &lines).await?;
-    for chunk in chunks {
-        let gaps = hole::stored(&chunk.gaps, Room::before(chunk))?;
-        sqlx::query!(
-            // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
-            "update log_stream set cursor_time = $4, cursor_count = $5, cursor_hash = $6, lines = $7, bytes = $8,
-                    first_at = least(first_at, $9), last_at = greatest(last_at, $10), gaps = gaps || $11, chain = $12,
-                    spool = $13, head = coalesce($14, head)
-              where pod_uid = $1 and container = $2 and restart = $3 and lines < $7",
-            chunk.key.pod_uid,
-            chunk.key.container,
-            chunk.key.restart,
-            chunk.cursor.time,
-            chunk.cursor.count,
-            chunk.cursor.hash,
-            chunk.cursor.lines,
-            chunk.cursor.bytes,
-            chunk.first_at,
-            chunk.last_at,
-            gaps,
-            chunk.cursor.chain,
-            watch.spool,
-            chunk.head
-        )
-        .execute(&mut *connection)
-        .await?;
-    }
+    let has_gaps = chunks.iter().any(|chunk| !chunk.gaps.is_empty());
+    let gaps: Result<Vec<Value>, _> = chunks
+        .iter()
+        .map(|chunk| hole::stored(&chunk.gaps, Room::before(chunk)))
+        .collect();
+    sqlx::query!(
+        // A chunk that is stored again finds the cursor where it left it, and its gaps already there.
+        "with chunk as (
+             select c.*
+               from unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::timestamptz[], $6::timestamptz[], $7::bigint[],
+                           $8::jsonb[]) with ordinality
+                    as c (pod_uid, container, restart, lines, first_at, last_at, head, gaps, number)
+               join log_stream s using (pod_uid, container, restart)
+              where s.lines < c.lines),
+         moved as (
+             select pod_uid, container, restart, max(number) as last, min(first_at) as first_at, max(last_at) as last_at,
+                    (array_agg(head order by number desc) filter (where head is not null))[1] as head,
+                    case when $9 then (
+                        select jsonb_agg(gap.value order by g.number, gap.ordinality)
+                          from chunk g cross join jsonb_array_elements(g.gaps) with ordinality as gap
+                         where (g.pod_uid, g.container, g.restart) = (c.pod_uid, c.container, c.restart)) end as gaps
+               from chunk c group by pod_uid, container, restart)
+         update log_stream s
+            set cursor_time = ($10::bigint[])[m.last], cursor_count = ($11::integer[])[m.last], cursor_hash = ($12::bytea[])[m.last],
+                lines = ($4::bigint[])[m.last], bytes = ($13::bigint[])[m.last], first_at = least(s.first_at, m.first_at),
+                last_at = greatest(s.last_at, m.last_at), gaps = s.gaps || coalesce(m.gaps, '[]'),
+                chain = ($14::bytea[])[m.last], spool = $15, head = coalesce(m.head, s.head)
+           from moved m
+          where (s.pod_uid, s.container, s.restart) = (m.pod_uid, m.container, m.restart)",
+        &chunks.iter().map(|chunk| chunk.key.pod_uid.clone()).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.key.container.clone()).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.key.restart).collect::<Vec<_>>(),
+        &lines,
+        &chunks.iter().map(|chunk| chunk.first_at).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.last_at).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.head).collect::<Vec<_>>() as _,
+        &gaps?,
+        has_gaps,
+        &chunks.iter().map(|chunk| chunk.cursor.time).collect::<Vec<_>>() as _,
+        &chunks.iter().map(|chunk| chunk.cursor.count).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.cursor.hash.clone()).collect::<Vec<_>>() as _,
+        &chunks.iter().map(|chunk| chunk.cursor.bytes).collect::<Vec<_>>(),
+        &chunks.iter().map(|chunk| chunk.cursor.chain.clone()).collect::<Vec<_>>() as _,
+        watch.spool
+    )
+    .execute(connection)
+    .await?;
     Ok(written)
 }
 
