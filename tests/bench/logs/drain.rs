@@ -1,6 +1,8 @@
 //! Logs that are there already, read from their beginning as fast as the kubelet gives them: by a manager that stores them, and
-//! by a bare client that drops them.
+//! by a bare client that drops them. The manager follows them, and then the API server passes each line on by itself; a client that
+//! does not follow gets them in large pieces. So there are two bare clients.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::{AsyncReadExt as _, StreamExt as _, stream};
@@ -50,18 +52,26 @@ async fn measure(stack: &Stack, number: usize, lines: usize) {
 
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let rate = |took: Duration| (number * lines * LINE) as f64 / 1e6 / took.as_secs_f64();
-    let mut ratios = Vec::new();
+    let (mut following, mut draining) = (Vec::new(), Vec::new());
     for pair in 1..=PAIRS {
-        let bare = rate(bare(stack, &processes, lines).await);
+        let (took, sizes) = bare(stack, &processes, None).await;
+        assert!(sizes.values().all(|bytes| *bytes > lines * LINE), "{sizes:?}");
+        let drains = rate(took);
+        let follows = rate(bare(stack, &processes, Some(sizes)).await.0);
         let product = rate(product(stack, &processes, lines).await);
-        println!("{number} logs read at once, pair {pair}: manager {product:.1} MB/s, bare client {bare:.1} MB/s");
-        ratios.push(product / bare);
+        println!(
+            "{number} logs read at once, pair {pair}: manager {product:.1} MB/s, bare client that follows {follows:.1} MB/s, one that \
+             does not {drains:.1} MB/s"
+        );
+        following.push(product / follows);
+        draining.push(product / drains);
     }
     println!(
-        "{number} logs of {:.1} MB read at once and stored: ratio to a bare client that drops them {} (median of {PAIRS} pairs, \
-         least to most)",
+        "{number} logs of {:.1} MB read at once and stored: ratio to a bare client that follows and drops them {}, to one that does not \
+         follow {} (median of {PAIRS} rounds, least to most)",
         (lines * LINE) as f64 / 1e6,
-        spread(ratios)
+        spread(following),
+        spread(draining)
     );
     let manager = stack.manager().await;
     for process in processes {
@@ -113,34 +123,41 @@ async fn product(stack: &Stack, processes: &[Uuid], lines: usize) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-async fn bare(stack: &Stack, processes: &[Uuid], lines: usize) -> Duration {
+/// Reads all logs at once: to the end of what is there, or following them until so many bytes of each have come. Answers how many came.
+async fn bare(
+    stack: &Stack,
+    processes: &[Uuid],
+    follows: Option<HashMap<String, usize>>,
+) -> (Duration, HashMap<String, usize>) {
     let pods: Api<Pod> = Api::namespaced(stack.namespace.manager().await, &stack.namespace.name);
     let listed = pods.list(&ListParams::default()).await.expect("listed");
     let names: Vec<String> = listed.items.into_iter().filter_map(|pod| pod.metadata.name).collect();
     assert_eq!(names.len(), processes.len());
     let began = Instant::now();
-    let bytes: usize = stream::iter(names)
-        .map(|name| drain(&pods, name))
+    let sizes = stream::iter(names)
+        .map(|name| {
+            let until = follows.as_ref().map(|sizes| sizes[&name]);
+            drain(&pods, name, until)
+        })
         .buffer_unordered(processes.len())
-        .collect::<Vec<_>>()
-        .await
-        .into_iter()
-        .sum();
-    assert!(bytes > processes.len() * lines * LINE, "{bytes} bytes");
-    began.elapsed()
+        .collect()
+        .await;
+    (began.elapsed(), sizes)
 }
 
-async fn drain(pods: &Api<Pod>, name: String) -> usize {
+async fn drain(pods: &Api<Pod>, name: String, until: Option<usize>) -> (String, usize) {
     let all = LogParams {
         timestamps: true,
+        follow: until.is_some(),
         ..LogParams::default()
     };
     let mut log = Box::pin(pods.log_stream(&name, &all).await.expect("a log"));
     let (mut buffer, mut bytes) = (vec![0; 64 << 10], 0);
-    loop {
+    while until.is_none_or(|until| bytes < until) {
         match log.read(&mut buffer).await.expect("it goes on") {
-            0 => return bytes,
+            0 => break,
             read => bytes += read,
         }
     }
+    (name, bytes)
 }
