@@ -182,7 +182,7 @@ impl Reader {
                     }
                     continue;
                 }
-                Read::End if !progress.missed && !matches!(run, Run::Between { .. }) => {
+                Read::End if !progress.missed && !matches!(run, Run::Between { .. } | Run::Going) => {
                     return self.seal(progress, end).await;
                 }
                 Read::End if progress.missed => misses += 1,
