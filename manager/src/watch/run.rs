@@ -18,7 +18,7 @@ pub(super) enum Run {
     /// Its end is in the status, and its pod has ended with it; its log is the current one.
     Ended,
     /// Its end is in the status, and another run may follow at any time: until then its log is the current one. No line of
-    /// it is later than `until`, in nanoseconds since 1970; None when the node does not say.
+    /// it is later than `until`, in nanoseconds since 1970; None when the node does not say, or nothing can follow.
     Between { until: Option<i64> },
     /// Another run has followed; its log is the previous one, if the node still has it.
     Previous,
@@ -77,7 +77,7 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
             // The status has whole seconds.
             let written = 1 + if state.waiting.is_some() { WRITTEN_LATE } else { 0 };
             let until = at
-                .filter(|at| *at > 0)
+                .filter(|at| may_run_again(pod) && *at > 0)
                 .and_then(|at| (at + written).checked_mul(1_000_000_000));
             Run::Between { until }
         }
