@@ -270,13 +270,12 @@ impl<'a> Taking<'a> {
             let passed = self.resume.give_up();
             end = self.take(passed).await.unwrap_or(end);
         }
-        if matches!(end, Read::End) {
-            if self.span == Span::AllAndLast
-                && let Some(rest) = self.resume.not_begun().and_then(|next| next.rest)
-            {
-                // Nothing followed in the next file, so this was the last line.
-                self.store(Passed::New(vec![rest]));
-            }
+        if matches!(end, Read::End)
+            && self.span == Span::AllAndLast
+            && let Some(rest) = self.resume.not_begun().and_then(|next| next.rest)
+        {
+            // Nothing followed in the next file, so this was the last line.
+            self.store(Passed::New(vec![rest]));
         }
         // Of all that the node has, what is stored is a part, unless its file was read to the end.
         let is_whole = self.span == Span::AllAndLast && !self.enters;
