@@ -99,7 +99,8 @@ pub fn waits_to_start(status: &Status) -> bool {
     })
 }
 
-fn has_id(id: &Option<String>) -> bool {
+/// Whether the node has given a container an id.
+pub fn has_id(id: &Option<String>) -> bool {
     id.as_ref().is_some_and(|id| !id.is_empty())
 }
 

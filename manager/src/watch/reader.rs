@@ -115,8 +115,9 @@ impl Reader {
                     }
                 }
                 Run::Going => {
-                    // The stream may have ended before its file.
+                    // The stream may have ended before its file, and what was empty then need not be the next one any more.
                     progress.ended = None;
+                    progress.next = progress.next.take().filter(|next| next.head.is_some());
                     let pause = if matches!(read, Read::End) && mode == Mode::Follow {
                         Duration::from_millis(200)
                     } else {
@@ -182,7 +183,7 @@ impl Reader {
                     }
                     continue;
                 }
-                Read::End if !progress.missed && !matches!(run, Run::Between { .. } | Run::Going) => {
+                Read::End if !progress.missed && matches!(run, Run::Ended | Run::Silent | Run::Forgotten) => {
                     return self.seal(progress, end).await;
                 }
                 Read::End if progress.missed => misses += 1,
@@ -193,7 +194,8 @@ impl Reader {
             // Its pod or its log may have been removed meanwhile, or another run may have begun, which need not have printed
             // anything: that is for a consistent look to say.
             let Some(looked) = self.look_again().await else { return };
-            let is_there = !matches!(read, Read::NotThere | Read::NodeFull);
+            let is_there = !matches!(read, Read::NotThere);
+            let is_read = matches!(read, Read::End) && !progress.missed;
             match looked {
                 Run::PodGone => return self.lost(progress, end).await,
                 Run::Removed => return self.seal_without(progress, "restarted", end).await,
@@ -201,9 +203,11 @@ impl Reader {
                 Run::Previous if mode == Mode::Previous && !is_there => {
                     return self.seal_without(progress, "restarted", end).await;
                 }
-                Run::Between { .. } | Run::Ended if matches!(read, Read::End) && !progress.missed => {
+                Run::Previous if mode == Mode::Previous && is_read => return self.seal(progress, end).await,
+                Run::Between { .. } | Run::Ended if mode == Mode::Once && is_read => {
                     return self.seal(progress, end).await;
                 }
+                Run::Previous if refusals >= MISSES => return self.seal_without(progress, "restarted", end).await,
                 _ if misses >= MISSES => return self.seal_without(progress, "rotated_away", end).await,
                 _ if refusals >= MISSES => return self.seal_without(progress, "evicted", end).await,
                 _ => {}

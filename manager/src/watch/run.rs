@@ -70,6 +70,8 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
     };
     let state = container.state.clone().unwrap_or_default();
     match (container.restart_count - key.restart, state::ended_run(container)) {
+        // The kubelet made it up.
+        (0, Some(ended)) if final_phase && !state::has_id(&ended.container_id) => Run::Forgotten,
         // A phase may be final a little later than its containers. Who deletes a pod does not wait for its log.
         (0, Some(_)) if final_phase || !may_run_again(pod) && pod.metadata.deletion_timestamp.is_none() => Run::Ended,
         (0, Some(ended)) => {
@@ -127,7 +129,9 @@ mod tests {
             json!({"running": {}}),
             json!({"waiting": {"reason": "ContainerCreating"}}),
         );
-        let ended = json!({"terminated": {"exitCode": 1, "finishedAt": "1970-01-01T00:00:07Z"}});
+        let ended =
+            json!({"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}});
+        let made_up = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
         let last =
             json!({"terminated": {"exitCode": 1, "containerID": "docker://1", "finishedAt": "1970-01-01T00:00:07Z"}});
         let waits = json!({"waiting": {"reason": "CrashLoopBackOff"}, "last": last});
@@ -145,6 +149,7 @@ mod tests {
             ("Running", Some((3, running.clone())), Run::Removed),
             ("Pending", Some((1, waiting.clone())), Run::Going),
             ("Failed", Some((1, ended.clone())), Run::Ended),
+            ("Failed", Some((1, made_up)), Run::Forgotten),
             ("Failed", Some((1, running)), Run::Silent),
             ("Failed", Some((1, waiting)), Run::Forgotten),
             ("Failed", Some((1, waits)), Run::Ended),

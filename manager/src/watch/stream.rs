@@ -90,7 +90,9 @@ impl Reader {
                 // What was empty then need not be the next file any more.
                 progress.next = progress.next.take().filter(|next| next.head.is_some());
                 Some(match failed {
-                    Ok(Err(kube::Error::Api(status))) if status.code < 500 => Read::NotThere,
+                    Ok(Err(kube::Error::Api(status))) if !matches!(status.code, 401 | 403 | 429 | 500..) => {
+                        Read::NotThere
+                    }
                     _ => {
                         progress.away = Some(Instant::now());
                         Read::Broken
@@ -118,7 +120,7 @@ impl Reader {
         }
         if let Some(head) = self.head(mode).await
             && progress.files.is_next(head)
-            && self.is_other_run(progress, mode).await.is_none()
+            && !matches!(self.is_other_run(progress, mode).await, Some(Read::NextRun))
         {
             progress.next = Some(NextFile { head, rest });
         }

@@ -69,6 +69,9 @@ impl<'a> Taking<'a> {
         let mut splitter = Splitter::default();
         let end = loop {
             self.wait_for_share().await?;
+            if self.reader.watching.lost.is_cancelled() {
+                return None;
+            }
             // A fast stream has more at once, and needs no clock.
             let read = match stream.fill_buf().now_or_never() {
                 Some(read) => Ok(read),
@@ -232,8 +235,14 @@ impl<'a> Taking<'a> {
         if !self.pace.hangs_for_long(Instant::now()) {
             return None;
         }
-        if let Some(end) = self.reader.is_other_run(self.progress, self.mode).await {
-            return Some(end);
+        match self.reader.is_other_run(self.progress, self.mode).await {
+            // Nobody knows: the stream is kept, with what it has shown of a line.
+            Some(Read::Broken) => {
+                self.pace.set_look(Instant::now(), true);
+                return None;
+            }
+            Some(end) => return Some(end),
+            None => {}
         }
         tracing::debug!(head, "the log was rotated, and its stream did not go on");
         self.progress.next = Some(NextFile { head, rest });
@@ -270,16 +279,18 @@ impl<'a> Taking<'a> {
             let passed = self.resume.give_up();
             end = self.take(passed).await.unwrap_or(end);
         }
-        if matches!(end, Read::End)
-            && self.span == Span::AllAndLast
-            && let Some(rest) = self.resume.not_begun().and_then(|next| next.rest)
-        {
-            // Nothing followed in the next file, so this was the last line.
-            self.store(Passed::New(vec![rest]));
+        let is_whole = self.span == Span::AllAndLast;
+        let next = self.resume.not_begun().filter(|_| matches!(end, Read::End));
+        // Of all that the node has, what is stored is a part, unless its file was read to the end and nothing is in the next one.
+        let is_empty = next.as_ref().is_some_and(|next| next.head.is_none());
+        self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching() && !is_empty;
+        if let Some(mut next) = next {
+            if let Some(rest) = next.rest.take_if(|_| is_whole) {
+                // Nothing followed in the next file, so this was the last line.
+                self.store(Passed::New(vec![rest]));
+            }
+            self.progress.next = Some(next);
         }
-        // Of all that the node has, what is stored is a part, unless its file was read to the end.
-        let is_whole = self.span == Span::AllAndLast && !self.enters;
-        self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching();
         self.flush().await?;
         Some(end)
     }
