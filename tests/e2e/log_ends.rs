@@ -101,6 +101,27 @@ async fn a_container_that_is_started_again_and_again() {
     assert_eq!(stack.client.ended(kill, 120).await["state"], "succeeded");
 }
 
+/// The node begins a new file while the container rests, and the container ends without another line: nothing is in the file that can
+/// be read, and nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_rotated_before_its_end_is_complete() {
+    const LINES: usize = 300_000;
+    let stack = Stack::start("ends-rotated").await;
+    let _manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let process = stack
+        .client
+        .start("work", task(&["print", &LINES.to_string(), "sleep", "25"]))
+        .await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 180).await;
+    let stream = &gone["log_streams"][0];
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("complete"), &json!(LINES)),
+        "{gone}"
+    );
+}
+
 /// Runs of ten lines, a few seconds each, of which the next one follows.
 async fn crashing(stack: &Stack) -> Uuid {
     stack.client.build("work", WORK, small()).await;

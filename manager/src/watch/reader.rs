@@ -183,6 +183,8 @@ impl Reader {
                     }
                     continue;
                 }
+                // What is stored was among what came: it was this run's log.
+                Read::End if !progress.missed && progress.cursor.lines > 0 => return self.seal(progress, end).await,
                 Read::End if !progress.missed && matches!(run, Run::Ended | Run::Silent | Run::Forgotten) => {
                     return self.seal(progress, end).await;
                 }
@@ -208,6 +210,12 @@ impl Reader {
                     return self.seal(progress, end).await;
                 }
                 Run::Previous if refusals >= MISSES => return self.seal_without(progress, "restarted", end).await,
+                // The next run may be short, and then this one's log is gone.
+                Run::Previous if mode == Mode::Once => {
+                    run = looked;
+                    mode = run.mode();
+                    continue;
+                }
                 _ if misses >= MISSES => return self.seal_without(progress, "rotated_away", end).await,
                 _ if refusals >= MISSES => return self.seal_without(progress, "evicted", end).await,
                 _ => {}
