@@ -1,6 +1,7 @@
 //! Places between a claim and its end at which a test lets the manager die, as SIGKILL would: nothing is dropped or said. Or at
-//! which it lets one command, or the reader of one log, wait while all others go on. They exist with the feature `failpoints` alone; `FAILPOINTS=name=return`
-//! lets it die and `name=return(500)` wait for as many milliseconds (the `fail` crate has the grammar).
+//! which it lets one command, or the reader of one log, wait while all others go on. They exist with the feature `failpoints`
+//! alone; `FAILPOINTS=name=return` lets it die and `name=return(500)` wait for as many milliseconds (the `fail` crate has the
+//! grammar).
 
 #[cfg(all(feature = "failpoints", not(debug_assertions)))]
 compile_error!("failpoints do not belong into a release");

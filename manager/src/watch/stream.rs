@@ -13,7 +13,7 @@ use super::line::OVERLAP;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::reader::Reader;
-use super::taking::Taking;
+use super::taking::{Taking, Way};
 
 /// The node answers such a question in milliseconds.
 const QUESTION: Duration = Duration::from_secs(5);
@@ -81,9 +81,13 @@ impl Reader {
                     None => Resume::at(&progress.cursor),
                 };
                 progress.files.opened(progress.cursor.bytes);
-                let since = since.is_some();
-                let taking = Taking::new(self, progress, mode, span, since, enters, resume);
-                taking.run(Box::pin(stream)).await
+                let way = Way {
+                    mode,
+                    span,
+                    since: since.is_some(),
+                    enters,
+                };
+                Taking::new(self, progress, way, resume).run(Box::pin(stream)).await
             }
             failed => {
                 progress.doubted = true;

@@ -19,16 +19,21 @@ const FULL: usize = 64 << 10;
 /// One of so much is not worth a wait for more.
 const LARGE: usize = 16 << 10;
 
+/// How a stream was opened.
+pub(super) struct Way {
+    pub(super) mode: Mode,
+    pub(super) span: Span,
+    /// It begins at a time.
+    pub(super) since: bool,
+    /// It begins with the file after the one that was read to its end.
+    pub(super) enters: bool,
+}
+
 /// A stream that is being read.
 pub(super) struct Taking<'a> {
     reader: &'a Reader,
     progress: &'a mut Progress,
-    mode: Mode,
-    span: Span,
-    /// The stream begins at a time.
-    since: bool,
-    /// It begins with the file after the one that was read to its end.
-    enters: bool,
+    way: Way,
     resume: Resume,
     batch: Batch,
     pace: Pace,
@@ -39,23 +44,11 @@ pub(super) struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    /// `since`: the stream begins at a time. `enters`: it begins with the file after the one that was read to its end.
-    pub(super) fn new(
-        reader: &'a Reader,
-        progress: &'a mut Progress,
-        mode: Mode,
-        span: Span,
-        since: bool,
-        enters: bool,
-        resume: Resume,
-    ) -> Self {
+    pub(super) fn new(reader: &'a Reader, progress: &'a mut Progress, way: Way, resume: Resume) -> Self {
         Self {
             reader,
             progress,
-            mode,
-            span,
-            since,
-            enters,
+            way,
             resume,
             batch: Batch::default(),
             pace: Pace::new(),
@@ -139,7 +132,7 @@ impl<'a> Taking<'a> {
         let files = &self.progress.files;
         let Some(line) = Stamped::parse(raw, |at| files.begins(nanoseconds(at))) else {
             // A stream that begins at a time may begin within a line of an earlier time, on kubelets from 1.26 on.
-            let is_fragment = self.lines == 0 && !self.fragment && self.since;
+            let is_fragment = self.lines == 0 && !self.fragment && self.way.since;
             self.fragment |= is_fragment;
             tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
             return Some((!is_fragment).then_some(Read::NodeFull));
@@ -148,9 +141,9 @@ impl<'a> Taking<'a> {
             return Some(Some(Read::NextRun));
         }
         // What is read as a whole begins with its file.
-        if self.lines == 0 && self.enters {
+        if self.lines == 0 && self.way.enters {
             self.progress.files.entered(nanoseconds(line.at));
-        } else if self.lines == 0 && !self.since {
+        } else if self.lines == 0 && !self.way.since {
             self.progress.files.looked(nanoseconds(line.at));
         }
         self.lines += 1;
@@ -172,7 +165,8 @@ impl<'a> Taking<'a> {
         self.pace.set_flush(now, !self.batch.is_empty(), is_large);
         self.pace
             .set_search(now, self.resume.is_searching(), self.resume.is_late());
-        let looks = self.mode == Mode::Follow && !self.resume.is_searching() && self.progress.files.may_have_changed();
+        let looks =
+            self.way.mode == Mode::Follow && !self.resume.is_searching() && self.progress.files.may_have_changed();
         self.pace.set_look(now, looks);
         if looks && self.pace.is_long_since_look(now) {
             self.look_at_head().await;
@@ -186,7 +180,7 @@ impl<'a> Taking<'a> {
 
     async fn look_at_head(&mut self) {
         self.pace.asked(Instant::now());
-        if let Some(Some(head)) = self.reader.head(self.mode).await {
+        if let Some(Some(head)) = self.reader.head(self.way.mode).await {
             tracing::debug!(head, "the newest file");
             self.progress.files.looked(head);
         }
@@ -224,7 +218,7 @@ impl<'a> Taking<'a> {
         self.pace.asked(Instant::now());
         let Some(head) = self
             .reader
-            .head(self.mode)
+            .head(self.way.mode)
             .await
             .filter(|head| self.progress.files.is_next(*head))
         else {
@@ -235,7 +229,7 @@ impl<'a> Taking<'a> {
         if !self.pace.hangs_for_long(Instant::now()) {
             return None;
         }
-        match self.reader.is_other_run(self.progress, self.mode).await {
+        match self.reader.is_other_run(self.progress, self.way.mode).await {
             // Nobody knows: the stream is kept, with what it has shown of a line.
             Some(Read::Broken) => {
                 self.pace.set_look(Instant::now(), true);
@@ -254,7 +248,7 @@ impl<'a> Taking<'a> {
         let is_end = matches!(end, Read::End);
         let parsed = rest.map(|rest| Stamped::parse(rest, |_| false));
         let mut end = end;
-        match (is_end, self.span, parsed) {
+        match (is_end, self.way.span, parsed) {
             (true, Span::AllAndLast, Some(Some(line))) => {
                 end = if self.is_next_runs(&line) {
                     Read::NextRun
@@ -272,14 +266,14 @@ impl<'a> Taking<'a> {
         if self.fragment && self.lines == 0 {
             end = Read::NodeFull;
         }
-        if self.mode != Mode::Follow || self.resume.is_searching() {
+        if self.way.mode != Mode::Follow || self.resume.is_searching() {
             self.progress.ended = None;
         }
         if matches!(end, Read::End) {
             let passed = self.resume.give_up();
             end = self.take(passed).await.unwrap_or(end);
         }
-        let is_whole = self.span == Span::AllAndLast;
+        let is_whole = self.way.span == Span::AllAndLast;
         let next = self.resume.not_begun().filter(|_| matches!(end, Read::End));
         // Of all that the node has, what is stored is a part, unless its file was read to the end and nothing is in the next one.
         let is_empty = next.as_ref().is_some_and(|next| next.head.is_none());
@@ -307,7 +301,7 @@ impl<'a> Taking<'a> {
             Passed::New(_) => self.progress.doubted && self.progress.cursor.lines == 0,
             Passed::AfterGap(..) => true,
         };
-        if is_doubted && let Some(end) = self.reader.is_other_run(self.progress, self.mode).await {
+        if is_doubted && let Some(end) = self.reader.is_other_run(self.progress, self.way.mode).await {
             return Some(end);
         }
         self.progress.doubted = false;

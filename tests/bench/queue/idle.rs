@@ -21,6 +21,8 @@ use super::run;
 
 const WINDOW: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(60);
+/// Sessions tell of what they did within this time.
+const ROUND: Duration = Duration::from_secs(10);
 /// How long this API server takes for an answer: claims are held meanwhile.
 const ANSWER: Duration = Duration::from_millis(200);
 
@@ -107,8 +109,7 @@ pub(super) async fn ready(owner: &PgPool) {
                 .await
                 .expect("an answer");
         if leased {
-            // It makes its connections, and looks at everything for the first time, which sessions tell of within ten seconds.
-            sleep(Duration::from_secs(12)).await;
+            settled(owner).await;
             return;
         }
         sleep(Duration::from_millis(100)).await;
@@ -126,7 +127,7 @@ pub(crate) async fn run_idle() {
     .await;
     let programs = Programs::new(&database.url).await;
     let api = programs.api();
-    sleep(Duration::from_secs(12)).await;
+    settled(&database.owner).await;
     let alone = transactions(&database).await;
     let (api_share, _) = tokio::join!(share(&api), sleep(WINDOW));
     let alone = transactions(&database).await - alone;
@@ -145,14 +146,33 @@ pub(crate) async fn run_idle() {
     );
 }
 
+/// Waits until the database is given no less to do than in the round before: what a program does once, as it starts, is over.
+async fn settled(owner: &PgPool) {
+    let mut before = f64::INFINITY;
+    for _ in 0..12 {
+        let began = counted(owner).await;
+        sleep(ROUND).await;
+        let did = counted(owner).await - began;
+        if did + 1.0 >= before {
+            return;
+        }
+        before = did;
+    }
+    panic!("the programs did not come to rest within two minutes");
+}
+
 /// Transactions of the database so far, but for those that look.
 async fn transactions(database: &Database) -> f64 {
     // Sessions tell of what they did with a delay of up to a second, or ten when they then do nothing.
     sleep(Duration::from_secs(1)).await;
+    counted(&database.owner).await
+}
+
+async fn counted(owner: &PgPool) -> f64 {
     sqlx::query_scalar::<_, i64>(
         "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()",
     )
-    .fetch_one(&database.owner)
+    .fetch_one(owner)
     .await
     .map(|count| {
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
