@@ -102,24 +102,21 @@ async fn a_container_that_is_started_again_and_again() {
 }
 
 /// The node begins a new file while the container rests, and the container ends without another line: nothing is in the file that can
-/// be read, and nothing is missing.
+/// be read. A node may lose the end of the file before, when it does that before all was read: then it is a gap, and else it is none.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_was_rotated_before_its_end_is_complete() {
-    const LINES: usize = 300_000;
+async fn a_log_that_was_rotated_before_its_end_has_no_hole_there() {
+    // Twelve megabytes: nodes rotate at ten, and look every ten seconds.
+    const LINES: i64 = 12_000;
     let stack = Stack::start("ends-rotated").await;
     let _manager = stack.manager().await;
     stack.client.build("work", WORK, small()).await;
-    let process = stack
-        .client
-        .start("work", task(&["print", &LINES.to_string(), "sleep", "25"]))
-        .await;
+    let arguments = ["fill", &LINES.to_string(), "sleep", "25"];
+    let process = stack.client.start("work", task(&arguments)).await;
     let gone = stack.client.shows(process, "lifecycle", "gone", 180).await;
     let stream = &gone["log_streams"][0];
-    assert_eq!(
-        (&stream["seal"], &stream["lines"]),
-        (&json!("complete"), &json!(LINES)),
-        "{gone}"
-    );
+    let is_whole = stream["lines"] == LINES;
+    println!("rotated: {} of {LINES} lines, gaps {}", stream["lines"], stream["gaps"]);
+    assert_eq!(stream["seal"], if is_whole { "complete" } else { "gap" }, "{gone}");
 }
 
 /// Runs of ten lines, a few seconds each, of which the next one follows.

@@ -1,6 +1,10 @@
 //! Every line, once, in order.
 
+use chrono::{DateTime, TimeDelta, Utc};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::LogParams;
 use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -46,4 +50,56 @@ async fn many_tasks_print_a_thousand_lines_each_at_once() {
         );
         assert_eq!(stream["sha256"], json!(running_hash(&log)));
     }
+}
+
+/// What was printed while no manager ran is read as fast as the node gives it, which is without following it, and then it is followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_printed_while_nobody_read_is_caught_up_with() {
+    const LINES: usize = 5000;
+    let stack = Stack::start("logs-behind").await;
+    let manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let count = LINES.to_string();
+    let steps = [
+        "say", "begin", "sleep", "10", "fill", &count, "sleep", "30", "say", "end",
+    ];
+    let process = stack.client.start("work", task(&steps)).await;
+    let shown = until("the first line to be stored", 120, async || {
+        let shown = stack.client.process(process).await;
+        (shown["log_streams"][0]["lines"] == 1).then_some(shown)
+    })
+    .await;
+    manager.kill().await;
+    let (pods, name) = (stack.namespace.api::<Pod>(), shown["pods"][0]["name"].as_str().unwrap());
+    let newest = LogParams {
+        tail_lines: Some(1),
+        timestamps: true,
+        ..LogParams::default()
+    };
+    until("the last line to be old", 120, async || {
+        let line = pods.logs(name, &newest).await.ok()?;
+        let (at, line) = line.split_once(' ')?;
+        let age = Utc::now() - at.parse::<DateTime<Utc>>().ok()?;
+        (line.starts_with(&format!("{:08} ", LINES - 1)) && age > TimeDelta::seconds(3)).then_some(())
+    })
+    .await;
+    let manager = stack.manager().await;
+    until("it to be caught up with", 60, async || {
+        let stored = &stack.client.process(process).await["log_streams"][0]["lines"];
+        (*stored == LINES + 1).then_some(())
+    })
+    .await;
+    let metrics = manager.metrics().await;
+    assert!(metrics.contains("octopus_log_hurries_total 1\n"), "{metrics}");
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    let stream = &gone["log_streams"][0];
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("complete"), &json!(LINES + 2)),
+        "{gone}"
+    );
+    let fill: String = (0..LINES)
+        .map(|number| format!("{number:08} {}\n", "x".repeat(990)))
+        .collect();
+    assert!(stack.client.log(process).await == format!("begin\n{fill}end\n").as_bytes());
 }

@@ -123,6 +123,11 @@ impl Files {
         }
     }
 
+    /// Whether the newest file is the one that the stream is in.
+    pub(crate) fn is_current(&self, head: i64) -> bool {
+        self.current == Some(head) && self.unproven.is_empty()
+    }
+
     /// Whether the stream has not come to the file with this head yet.
     fn is_ahead(&self, head: i64) -> bool {
         let last = self.recent.back();

@@ -10,7 +10,7 @@ use octopus_shared::pod::PodObservation;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use super::reader::{self, Reader};
+use super::reader::{self, Found, Reader};
 use super::share::Shares;
 use super::writer::{self, Said};
 use super::{Watching, spooled};
@@ -82,16 +82,17 @@ impl Logs {
 
     /// Sees to it that every run of every container of these pods is read, the ones before the last restart too.
     pub(crate) async fn ensure(&self, pods: impl Iterator<Item = &PodObservation>) {
-        let (current, before) = pods.flat_map(streams_of).partition(|(_, is_current)| *is_current);
-        for (streams, is_current) in [(current, true), (before, false)] {
-            let streams: Vec<(OpenStream, bool)> = streams;
-            self.read(streams.into_iter().map(|(stream, _)| stream).collect(), is_current)
-                .await;
+        let (mut running, mut ended) = (Vec::new(), Vec::new());
+        for (stream, is_running) in pods.flat_map(streams_of) {
+            let found = if is_running { &mut running } else { &mut ended };
+            found.push(stream);
         }
+        self.read(running, Found::Running).await;
+        self.read(ended, Found::Ended).await;
     }
 
-    /// Starts a reader for each stream that none is reading, or has read. `are_current`: their nodes were just seen to run them.
-    pub(crate) async fn read(&self, mut streams: Vec<OpenStream>, are_current: bool) {
+    /// Starts a reader for each stream that none is reading, or has read.
+    pub(crate) async fn read(&self, mut streams: Vec<OpenStream>, found: Found) {
         let mut readers = self.readers.lock().await;
         let Some(chunks) = self.chunks.lock().await.clone() else {
             return;
@@ -126,7 +127,7 @@ impl Logs {
                     share: self.shares.of(stream.process_id),
                     chunks: chunks.clone(),
                 };
-                readers.insert(stream.key, tokio::spawn(reader.run(opened, are_current, followed)));
+                readers.insert(stream.key, tokio::spawn(reader.run(opened, found, followed)));
             }
         }
     }

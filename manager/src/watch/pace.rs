@@ -22,6 +22,10 @@ const SUSPECT_UNTIL: Duration = Duration::from_secs(14);
 const DRAINED: Duration = Duration::from_millis(1500);
 /// Between two looks at the newest file while lines come.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// A stream that waited for us so long,
+const HELD_UP: Duration = Duration::from_millis(100);
+/// as lately as this, may be late because of us.
+const HELD_UP_LATELY: Duration = Duration::from_secs(3);
 /// Between two questions about timestamps in lines.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -49,6 +53,7 @@ pub(crate) struct Pace {
     look: Option<Instant>,
     asked: Option<Instant>,
     hangs_since: Option<Instant>,
+    held_up: Option<Instant>,
 }
 
 impl Pace {
@@ -64,6 +69,7 @@ impl Pace {
             look: None,
             asked: None,
             hangs_since: None,
+            held_up: None,
         }
     }
 
@@ -108,9 +114,17 @@ impl Pace {
     /// Nothing was read for so long because of us: that says nothing about the stream.
     pub(crate) fn paused(&mut self, long: Duration) {
         self.last_bytes += long;
+        if long >= HELD_UP {
+            self.held_up = Some(Instant::now());
+        }
         for due in [&mut self.search, &mut self.look, &mut self.hangs_since] {
             *due = due.map(|due| due + long);
         }
+    }
+
+    /// Whether it may be late because of us.
+    pub(crate) fn was_held_up(&self, now: Instant) -> bool {
+        self.held_up.is_some_and(|at| now < at + HELD_UP_LATELY)
     }
 
     pub(crate) fn set_search(&mut self, now: Instant, searches: bool, is_late: bool) {

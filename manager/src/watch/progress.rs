@@ -33,6 +33,8 @@ pub(super) struct Progress {
     pub(super) next: Option<NextFile>,
     /// The container has ended by then, and later lines are of its next run.
     pub(super) until: Option<i64>,
+    /// When a followed stream was last left for a faster one.
+    pub(super) hurried: Option<Instant>,
     /// When the API server last did not answer: what it says then of a pod may be old.
     pub(super) away: Option<Instant>,
     /// What comes first may be of another run: nothing of this one is stored, and it was not the current one a moment ago.
@@ -55,6 +57,7 @@ impl Progress {
             ended: None,
             next: None,
             until: None,
+            hurried: None,
             away: None,
             attached: false,
         }

@@ -39,6 +39,17 @@ const MISSES: u32 = 3;
 /// Postgres takes how a log is read within this time, or is told later.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
+/// How a run was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Its pod was just seen to run it.
+    Running,
+    /// Its pod was just seen to have run it.
+    Ended,
+    /// An earlier watch was reading it.
+    Open,
+}
+
 pub(super) struct Reader {
     pub(super) watching: Arc<Watching>,
     pub(super) key: StreamKey,
@@ -50,15 +61,31 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads to the end, from where it was opened. `is_current`: the node was just seen to run it. `followed`: its room among
-    /// the logs that are followed.
-    pub(super) async fn run(self, opened: Opened, is_current: bool, mut followed: Option<OwnedSemaphorePermit>) {
-        let mut progress = Progress::new(opened, is_current);
+    /// Reads to the end, from where it was opened. `followed`: its room among the logs that are followed.
+    pub(super) async fn run(self, opened: Opened, found: Found, mut followed: Option<OwnedSemaphorePermit>) {
+        let mut progress = Progress::new(opened, found == Found::Running);
         let mut full_until = None;
         let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
+        let mut hurries = false;
+        if found == Found::Ended {
+            // The log that its node gives as the current one may be the next run's, and nothing may come of that for long.
+            match self.look().await {
+                Ok(Run::Going | Run::Silent) => {}
+                Ok(over) => {
+                    drop(followed);
+                    return self.conclude(progress, over, shown).await;
+                }
+                Err(_) => progress.away = Some(Instant::now()),
+            }
+        }
         loop {
-            let mode = if followed.is_some() { Mode::Follow } else { Mode::Once };
+            let hurried = std::mem::take(&mut hurries);
+            let mode = if followed.is_some() && !hurried {
+                Mode::Follow
+            } else {
+                Mode::Once
+            };
             self.show(&mut shown, named(followed.as_ref())).await;
             let before = progress.cursor.lines;
             let Some(read) = self.read(&mut progress, mode, Span::SinceCursor).await else {
@@ -67,13 +94,18 @@ impl Reader {
             match read {
                 // The next file is read at once: it may be rotated away soon.
                 Read::Rotated => continue,
+                Read::Behind => {
+                    hurries = true;
+                    continue;
+                }
                 Read::NodeFull => {
                     followed = None;
                     full_until = Some(Instant::now() + jittered(FULL_FOR));
                 }
                 _ => {}
             }
-            let Some(looked) = self.look_at_end(&progress).await else {
+            let is_end = matches!(read, Read::End);
+            let Some(looked) = self.look_at_end(&progress, is_end).await else {
                 return;
             };
             let run = match looked {
@@ -88,17 +120,6 @@ impl Reader {
                 }
             };
             match run {
-                Run::Ended | Run::Forgotten => return self.finish(progress, run, "seen").await,
-                Run::Between { .. } => {
-                    failpoint!("log-ended");
-                    return self.finish(progress, run, "seen").await;
-                }
-                Run::Previous => {
-                    self.show(&mut shown, "previous").await;
-                    return self.finish(progress, run, "seen").await;
-                }
-                Run::Removed => return self.seal_without(progress, "restarted", "seen").await,
-                Run::PodGone => return self.lost(progress, "unknown").await,
                 Run::Silent => {
                     // A container that lives keeps a followed stream open; one that is dead ends it at once.
                     let ended = matches!(read, Read::End | Read::NotThere)
@@ -118,18 +139,34 @@ impl Reader {
                     // The stream may have ended before its file, and what was empty then need not be the next one any more.
                     progress.ended = None;
                     progress.next = progress.next.take().filter(|next| next.head.is_some());
-                    let pause = if matches!(read, Read::End) && mode == Mode::Follow {
-                        Duration::from_millis(200)
-                    } else {
-                        POLL_EVERY
+                    let pause = match mode {
+                        // What there was has come, and what comes is followed again.
+                        Mode::Once if hurried && is_end => continue,
+                        Mode::Follow if is_end => Duration::from_millis(200),
+                        _ => POLL_EVERY,
                     };
                     if !self.watching.sleep(pause).await {
                         return;
                     }
                     followed = self.room_again(followed, full_until);
                 }
+                over => return self.conclude(progress, over, shown).await,
             }
         }
+    }
+
+    /// The run is over, and its pod says so.
+    async fn conclude(self, progress: Progress, run: Run, mut shown: Option<&'static str>) {
+        match run {
+            Run::Removed => return self.seal_without(progress, "restarted", "seen").await,
+            Run::PodGone => return self.lost(progress, "unknown").await,
+            Run::Previous => self.show(&mut shown, "previous").await,
+            Run::Between { .. } => {
+                failpoint!("log-ended");
+            }
+            _ => {}
+        }
+        self.finish(progress, run, "seen").await;
     }
 
     /// A log that is polled is followed as soon as there is room, unless the node itself had none a moment ago.
@@ -272,11 +309,12 @@ impl Reader {
 
     /// A look at what became of this run. A kubelet ends a stream when its container has ended and says so a little later:
     /// of a log that may have been rotated meanwhile it matters which it was. None: the watch is over.
-    async fn look_at_end(&self, progress: &Progress) -> Option<Result<Run, ClusterError>> {
+    async fn look_at_end(&self, progress: &Progress, is_end: bool) -> Option<Result<Run, ClusterError>> {
         let ends = Instant::now() + END_WITHIN;
         loop {
             let run = self.look().await;
-            let waits = progress.ended.is_some() && progress.files.may_have_changed() && Instant::now() < ends;
+            let is_between = progress.next.is_some() || progress.ended.is_some() && progress.files.may_have_changed();
+            let waits = is_end && is_between && Instant::now() < ends;
             if !waits || !matches!(run, Ok(Run::Going)) {
                 return Some(run);
             }

@@ -24,6 +24,8 @@ pub(super) enum Read {
     End,
     /// The node has begun a new file, and the stream has come to the end of the old one.
     Rotated,
+    /// It has brought much, and there is much more: it comes faster to one who does not follow.
+    Behind,
     /// Nothing came for long, or the connection broke.
     Broken,
     /// The node cannot follow another log; its error text came instead of lines.

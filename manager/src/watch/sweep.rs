@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Watching;
 use super::logs::Logs;
+use super::reader::Found;
 use crate::cluster::{ClusterError, Deletion};
 
 /// Without a word of a pod that may go. A word comes as soon as its log is sealed.
@@ -78,7 +79,7 @@ async fn remove_finished(watching: &Watching) {
 async fn resume_streams(watching: &Watching, logs: &Logs) {
     let open = report::unsealed_streams(&watching.context.pool, &watching.watch).await;
     let open = watching.written(open.map_err(Into::into)).unwrap_or_default();
-    logs.read(open, false).await;
+    logs.read(open, Found::Open).await;
 }
 
 /// Tells the API what is seen of the cluster.

@@ -1,5 +1,7 @@
 //! A stream of a log -> chunks, as it comes.
 
+use std::time::Duration;
+
 use chrono::Utc;
 use futures::{AsyncBufRead, AsyncBufReadExt, FutureExt};
 use octopus_shared::db::report::Chunk;
@@ -18,6 +20,13 @@ use super::writer::{Message, Said};
 const FULL: usize = 64 << 10;
 /// One of so much is not worth a wait for more.
 const LARGE: usize = 16 << 10;
+
+/// A followed stream is left for a faster one when it has brought so much,
+const MUCH: usize = 64 << 10;
+/// its last line is so old, in nanoseconds,
+const OLD: i64 = 2_000_000_000;
+/// and this was not done a moment ago: the node's clock may be late.
+const HURRIES_EVERY: Duration = Duration::from_secs(60);
 
 /// How a stream was opened.
 pub(super) struct Way {
@@ -39,6 +48,8 @@ pub(super) struct Taking<'a> {
     pace: Pace,
     /// Lines that came, new or not.
     lines: u64,
+    /// Bytes that came.
+    bytes: usize,
     /// The stream began within a line.
     fragment: bool,
 }
@@ -53,6 +64,7 @@ impl<'a> Taking<'a> {
             batch: Batch::default(),
             pace: Pace::new(),
             lines: 0,
+            bytes: 0,
             fragment: false,
         }
     }
@@ -86,6 +98,7 @@ impl<'a> Taking<'a> {
                 },
             };
             let taken = bytes.len();
+            self.bytes += taken;
             let lines = splitter.push(bytes);
             stream.consume_unpin(taken);
             self.reader.share.took(taken, Instant::now());
@@ -97,6 +110,9 @@ impl<'a> Taking<'a> {
                 }
             }
             self.go_on().await?;
+            if !lines.is_empty() && self.is_behind() && self.may_leave().await? {
+                return Some(Read::Behind);
+            }
         };
         self.ended(end, splitter.rest()).await
     }
@@ -134,6 +150,9 @@ impl<'a> Taking<'a> {
             // A stream that begins at a time may begin within a line of an earlier time, on kubelets from 1.26 on.
             let is_fragment = self.lines == 0 && !self.fragment && self.way.since;
             self.fragment |= is_fragment;
+            if !is_fragment {
+                self.progress.next = self.resume.not_begun().filter(|next| next.head.is_some());
+            }
             tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
             return Some((!is_fragment).then_some(Read::NodeFull));
         };
@@ -178,12 +197,38 @@ impl<'a> Taking<'a> {
         Some(())
     }
 
-    async fn look_at_head(&mut self) {
+    /// Whether the lines are old though nothing held this stream up but whoever passes it on.
+    fn is_behind(&self) -> bool {
+        let hurried = self.progress.hurried;
+        let is_old = |last: i64| nanoseconds(Utc::now()).saturating_sub(last) >= OLD;
+        self.way.mode == Mode::Follow
+            && self.bytes >= MUCH
+            && !self.resume.is_searching()
+            && !self.pace.was_held_up(Instant::now())
+            && self.progress.cursor.time.is_some_and(is_old)
+            && hurried.is_none_or(|hurried| hurried.elapsed() >= HURRIES_EVERY)
+    }
+
+    /// Whether the stream is in the newest file: else nobody but it has the rest. Asked at once before it is left.
+    async fn may_leave(&mut self) -> Option<bool> {
+        self.progress.hurried = Some(Instant::now());
+        self.flush().await?;
+        let head = self.look_at_head().await;
+        let may_leave = head.is_some_and(|head| self.progress.files.is_current(head));
+        if may_leave {
+            metrics::counter!("octopus_log_hurries_total").increment(1);
+        }
+        Some(may_leave)
+    }
+
+    async fn look_at_head(&mut self) -> Option<i64> {
+        let head = self.reader.head(self.way.mode).await.flatten();
         self.pace.asked(Instant::now());
-        if let Some(Some(head)) = self.reader.head(self.way.mode).await {
+        if let Some(head) = head {
             tracing::debug!(head, "the newest file");
             self.progress.files.looked(head);
         }
+        head
     }
 
     /// Nothing came until now. `Some`: nothing will.
@@ -274,12 +319,13 @@ impl<'a> Taking<'a> {
             end = self.take(passed).await.unwrap_or(end);
         }
         let is_whole = self.way.span == Span::AllAndLast;
-        let next = self.resume.not_begun().filter(|_| matches!(end, Read::End));
+        let is_read = matches!(end, Read::End);
+        let next = self.resume.not_begun().filter(|next| is_read || next.head.is_some());
         // Of all that the node has, what is stored is a part, unless its file was read to the end and nothing is in the next one.
         let is_empty = next.as_ref().is_some_and(|next| next.head.is_none());
         self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching() && !is_empty;
         if let Some(mut next) = next {
-            if let Some(rest) = next.rest.take_if(|_| is_whole) {
+            if let Some(rest) = next.rest.take_if(|_| is_read && is_whole) {
                 // Nothing followed in the next file, so this was the last line.
                 self.store(Passed::New(vec![rest]));
             }

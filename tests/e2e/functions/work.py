@@ -8,6 +8,9 @@ for step in steps:
     if step == "print":
         for number in range(int(value)):
             print(f"line {number}")
+    elif step == "fill":
+        for number in range(int(value)):
+            print(f"{number:08d} " + "x" * 990)
     elif step == "say":
         print(value)
     elif step == "sleep":

@@ -118,7 +118,8 @@ pub async fn log_streams(pool: &PgPool, process: Uuid) -> Result<Vec<LogStreamVi
                 case when truncated_lines > 0 then
                     jsonb_build_object('lines', truncated_lines, 'bytes', truncated_bytes, 'last_at', truncated_at)
                 end as "truncated: Json<Truncated>"
-           from log_stream where process_id = $1 order by attempt, created_at, pod_uid, container, restart"#,
+           from log_stream where process_id = $1
+          order by attempt, min(created_at) over (partition by pod_uid), pod_uid, restart, container"#,
         process
     )
     .fetch_all(pool)
