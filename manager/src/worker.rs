@@ -39,7 +39,8 @@ type Held = Arc<Mutex<HashSet<i64>>>;
 
 /// Kinds that share room. A lane of its own keeps kills from waiting behind builds.
 struct Lane {
-    kinds: &'static [CommandKind],
+    /// None: all but kills, of what managers died with several times.
+    kinds: Option<&'static [CommandKind]>,
     room: Arc<Semaphore>,
     /// One of its commands has ended since its last look: no command of another lane waits for that.
     freed: Arc<AtomicBool>,
@@ -51,11 +52,34 @@ struct Lane {
 impl Lane {
     fn new(kinds: &'static [CommandKind], room: u32) -> Self {
         Self {
-            kinds,
+            kinds: Some(kinds),
             room: Arc::new(Semaphore::new(room as usize)),
             freed: Arc::default(),
             looks: Looks::default(),
             needs_cluster: kinds != [CommandKind::DeclareFunction],
+        }
+    }
+
+    /// Commands that may be what managers die of: one at a time, so that no other is taken for it.
+    fn suspects(calls: &Calls) -> Self {
+        Self {
+            kinds: None,
+            room: Arc::new(Semaphore::new(1)),
+            freed: calls.suspects.clone(),
+            looks: Looks::default(),
+            needs_cluster: true,
+        }
+    }
+
+    async fn claim(&mut self, context: &Context, instance: Uuid, limit: usize) -> Result<Vec<Claim>, sqlx::Error> {
+        let (pool, cluster) = (&context.pool, context.config.cluster.as_str());
+        let limit = i64::try_from(limit).unwrap_or(1);
+        match self.kinds {
+            Some(kinds) => self.looks.claim(pool, instance, cluster, kinds, limit).await,
+            None => Ok(claim::claim_suspect(pool, instance, cluster)
+                .await?
+                .into_iter()
+                .collect()),
         }
     }
 
@@ -78,10 +102,13 @@ struct Calls {
     wake: Notify,
     /// A command has ended: its lane looks.
     freed: Notify,
+    /// What managers died with several times waits.
+    suspects: Arc<AtomicBool>,
 }
 
 /// Claims and carries out until `drain`, then waits for what is under way; `over` ends that too.
 pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationToken, over: &CancellationToken) {
+    let calls = Arc::new(Calls::default());
     let mut lanes = [
         Lane::new(
             &[CommandKind::KillProcess, CommandKind::DeleteFunction],
@@ -98,8 +125,8 @@ pub async fn run(context: &Arc<Context>, instance: Uuid, drain: &CancellationTok
             context.config.starts * AHEAD,
         ),
         Lane::new(&[CommandKind::DeclareFunction], context.config.builds),
+        Lane::suspects(&calls),
     ];
-    let calls = Arc::new(Calls::default());
     let tasks = TaskTracker::new();
     let listening = tokio::spawn(listen(context.clone(), calls.clone(), over.clone()));
     let poll = Duration::from_secs(context.config.poll_seconds);
@@ -190,21 +217,11 @@ async fn step(
     for lane in lanes {
         let is_due = lane.is_due();
         let free = lane.room.available_permits();
-        if !(all || is_due) || free == 0 || lane.needs_cluster && !context.health.cluster() {
+        let looks = is_due || all && lane.kinds.is_some();
+        if !looks || free == 0 || lane.needs_cluster && !context.health.cluster() {
             continue;
         }
-        let limit = free.min(BATCH);
-        let cluster = &context.config.cluster;
-        let batch = lane
-            .looks
-            .claim(
-                &context.pool,
-                instance,
-                cluster,
-                lane.kinds,
-                i64::try_from(limit).unwrap_or(1),
-            )
-            .await?;
+        let batch = lane.claim(context, instance, free.min(BATCH)).await?;
         more |= batch.len() == BATCH && free > BATCH;
         for claim in batch {
             let Ok(permit) = lane.room.clone().acquire_owned().await else {
@@ -219,10 +236,10 @@ async fn step(
                 held.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.seq);
                 drop(permit);
                 // There is room again, and the key of the command is free. Starts wait for images.
+                freed.store(true, Ordering::Release);
                 if claim.kind == CommandKind::DeclareFunction {
                     calls.wake.notify_one();
                 } else {
-                    freed.store(true, Ordering::Release);
                     calls.freed.notify_one();
                 }
             });
@@ -298,6 +315,10 @@ async fn look(context: Arc<Context>, calls: Arc<Calls>, every: Duration) {
             Ok(seen) => {
                 if seen.waits {
                     calls.wake.notify_one();
+                }
+                if seen.suspects {
+                    calls.suspects.store(true, Ordering::Release);
+                    calls.freed.notify_one();
                 }
                 // Whoever holds a row of these back does not hold the looks back.
                 if seen.late && timeout(RESCUE_LIMIT, rescue(&context, &calls)).await.is_err() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
+use octopus_shared::db::claim::SUSPECT;
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::json;
@@ -70,17 +71,16 @@ async fn a_manager_that_is_started_again_on_the_same_disk_goes_on_at_once() {
     }
 }
 
+/// A small node fails to start more.
+const AT_ONCE: i64 = 60;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn managers_that_are_killed_again_and_again_run_each_task_once() {
     let (tasks, every) = if soak() { (1000, 10) } else { (60, 5) };
     let stack = Stack::start("killed-managers").await;
     let mut managers = VecDeque::from([stack.manager().await, stack.manager().await]);
     stack.client.build("work", WORK, small()).await;
-    let mut processes = Vec::new();
-    for _ in 0..tasks {
-        processes.push(stack.client.start("work", task(&["say", "ran"])).await);
-    }
-    let mut killed = 0;
+    let (mut processes, mut killed) = (Vec::new(), 0);
     let mut next = Instant::now() + Duration::from_secs(every);
     until("all tasks to be gone", 3600, async || {
         if Instant::now() > next {
@@ -90,7 +90,11 @@ async fn managers_that_are_killed_again_and_again_run_each_task_once() {
             next += Duration::from_secs(every);
         }
         let left = sqlx_count(&stack, "select count(*) from process where lifecycle <> 'gone'").await;
-        (left == 0).then_some(())
+        let (room, missing) = (AT_ONCE - left, tasks - processes.len() as i64);
+        for _ in 0..room.min(missing) {
+            processes.push(stack.client.start("work", task(&["say", "ran"])).await);
+        }
+        (left == 0 && missing == 0).then_some(())
     })
     .await;
     println!("{tasks} tasks, {killed} managers killed");
@@ -103,6 +107,34 @@ async fn managers_that_are_killed_again_and_again_run_each_task_once() {
     let open = "select count(*) from command where state <> 'succeeded'";
     assert_eq!(sqlx_count(&stack, open).await, 0);
     assert!(stack.namespace.pods().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_managers_died_with_again_and_again_is_carried_out_one_at_a_time() {
+    let stack = Stack::start("suspects").await;
+    let builder = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    assert!(builder.terminate().await);
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        processes.push(stack.client.start("work", task(&["say", "ran"])).await);
+    }
+    let died = sqlx::query("update command_ready set rescues = $1").bind(SUSPECT);
+    assert_eq!(died.execute(&stack.owner).await.unwrap().rows_affected(), 3);
+    let _manager = stack
+        .manager_with(&[("FAILPOINTS", "start-claimed=return(1000)")])
+        .await;
+    let mut most = 0;
+    until("all tasks to be gone", 120, async || {
+        most = most.max(sqlx_count(&stack, "select count(*) from command_lease").await);
+        let left = sqlx_count(&stack, "select count(*) from process where lifecycle <> 'gone'").await;
+        (left == 0).then_some(())
+    })
+    .await;
+    assert_eq!(most, 1, "at a time");
+    for process in processes {
+        assert_eq!(stack.client.process(process).await["state"], "succeeded");
+    }
 }
 
 async fn sqlx_count(stack: &Stack, query: &'static str) -> i64 {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use octopus_shared::command::{CommandKind, Request};
-use octopus_shared::db::claim::{self, Claim, MAX_RESCUES, Outcome};
+use octopus_shared::db::claim::{self, Claim, MAX_RESCUES, Outcome, SUSPECT};
 use octopus_shared::db::enqueue::{Asker, EnqueueError, enqueue};
 use octopus_tests::function::{finish, services};
 use octopus_tests::postgres::Database;
@@ -24,8 +24,11 @@ enum Step {
     Claim(usize, i64),
     Finish(Index, bool),
     GiveBack(Index, bool),
+    ClaimSuspect(usize),
     /// SIGKILL, and another one in its place.
     Die(usize),
+    /// The same with all that waits in its hands, which is taken back.
+    DieWithAll(usize),
     SignOff(usize),
     /// A claim by one that is dead or has said goodbye.
     ClaimOfTheDead(Index),
@@ -41,7 +44,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..MANAGERS, 1..5_i64).prop_map(|(manager, limit)| Step::Claim(manager, limit)),
         5 => (index(), any::<bool>()).prop_map(|(claim, well)| Step::Finish(claim, well)),
         3 => (index(), any::<bool>()).prop_map(|(claim, failed)| Step::GiveBack(claim, failed)),
+        2 => (0..MANAGERS).prop_map(Step::ClaimSuspect),
         3 => (0..MANAGERS).prop_map(Step::Die),
+        3 => (0..MANAGERS).prop_map(Step::DieWithAll),
         1 => (0..MANAGERS).prop_map(Step::SignOff),
         1 => index().prop_map(Step::ClaimOfTheDead),
         4 => Just(Step::Rescue),
@@ -108,8 +113,9 @@ impl<'a> Model<'a> {
         instance
     }
 
-    /// What a claim has to take: of each key the oldest that waits, unless one of it is held.
-    fn claimable(&self, limit: i64) -> Vec<usize> {
+    /// What a claim has to take: of each key the oldest that waits, unless one of it is held; of those that managers died with too
+    /// often, or of the others.
+    fn claimable(&self, suspects: bool, limit: i64) -> Vec<usize> {
         let held = |key| {
             self.commands
                 .iter()
@@ -119,22 +125,31 @@ impl<'a> Model<'a> {
         let waiting = self.commands.iter().enumerate();
         let waiting = waiting.filter(|(_, command)| matches!(command.place, Place::Ready { .. }));
         let oldest = waiting.filter(|(_, command)| seen.insert(command.key) && !held(command.key));
+        let oldest = oldest.filter(
+            |(_, command)| matches!(command.place, Place::Ready { rescues, .. } if (rescues >= SUSPECT) == suspects),
+        );
         let limit = usize::try_from(limit).unwrap();
         oldest.map(|(number, _)| number).take(limit).collect()
     }
 
     async fn claim(&mut self, manager: Uuid, limit: i64) {
+        let (pool, cluster) = (&self.database.manager, self.cluster.as_str());
+        let taken = claim::claim(pool, manager, cluster, &CommandKind::CLAIMED, limit).await;
+        self.claimed(manager, taken.unwrap(), false, limit);
+    }
+
+    async fn claim_suspect(&mut self, manager: Uuid) {
+        let taken = claim::claim_suspect(&self.database.manager, manager, &self.cluster).await;
+        self.claimed(manager, taken.unwrap().into_iter().collect(), true, 1);
+    }
+
+    fn claimed(&mut self, manager: Uuid, taken: Vec<Claim>, suspects: bool, limit: i64) {
         let alive = self.managers.contains(&manager);
-        let expected = if alive { self.claimable(limit) } else { Vec::new() };
-        let taken = claim::claim(
-            &self.database.manager,
-            manager,
-            &self.cluster,
-            &CommandKind::CLAIMED,
-            limit,
-        )
-        .await
-        .unwrap();
+        let expected = if alive {
+            self.claimable(suspects, limit)
+        } else {
+            Vec::new()
+        };
         let ids = |numbers: &[usize]| {
             numbers
                 .iter()
@@ -328,7 +343,11 @@ impl<'a> Model<'a> {
                 });
             }
             Step::Claim(manager, limit) => self.claim(self.managers[manager], limit).await,
-            Step::ClaimOfTheDead(dead) if !self.dead.is_empty() => self.claim(*dead.get(&self.dead), 4).await,
+            Step::ClaimOfTheDead(dead) if !self.dead.is_empty() => {
+                let dead = *dead.get(&self.dead);
+                self.claim(dead, 4).await;
+                self.claim_suspect(dead).await;
+            }
             Step::Finish(claim, well) if !self.claims.is_empty() => {
                 let (claim, number) = claim.get(&self.claims).clone();
                 self.finish(claim, number, well).await;
@@ -337,7 +356,14 @@ impl<'a> Model<'a> {
                 let (claim, number) = claim.get(&self.claims).clone();
                 self.give_back(claim, number, failed).await;
             }
+            Step::ClaimSuspect(manager) => self.claim_suspect(self.managers[manager]).await,
             Step::Die(manager) => self.leave(manager, false).await,
+            Step::DieWithAll(manager) => {
+                self.claim(self.managers[manager], 100).await;
+                self.claim_suspect(self.managers[manager]).await;
+                self.leave(manager, false).await;
+                self.rescue().await;
+            }
             Step::SignOff(manager) => self.leave(manager, true).await,
             Step::Rescue => self.rescue().await,
             Step::Cancel(command) if !self.commands.is_empty() => self.cancel(command.index(self.commands.len())).await,

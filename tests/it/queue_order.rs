@@ -59,7 +59,10 @@ async fn work(database: Arc<Database>, lines: Lines) -> u32 {
     let pool = &database.manager;
     while lines.lock().unwrap().values().any(|line| !line.waiting.is_empty()) {
         let kinds = [CommandKind::RestartProcess];
-        let claims = claim::claim(pool, instance, "default", &kinds, 25).await.unwrap();
+        let mut claims = claim::claim(pool, instance, "default", &kinds, 25).await.unwrap();
+        if claims.is_empty() {
+            claims.extend(claim::claim_suspect(pool, instance, "default").await.unwrap());
+        }
         if claims.is_empty() {
             // Others hold what there is.
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -7,9 +7,9 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
-/// Pages that a batch of fifty touches, of 20,000 that wait: some twenty for each command. A scan of a table touches its pages
-/// for each of them.
-const PAGES: i64 = 1500;
+/// More pages than a batch of fifty touches, of 20,000 that wait: some twenty for each command, and what was claimed and is still in
+/// the index. A scan of a table touches its hundreds of pages for each of them.
+const PAGES: i64 = 5000;
 
 async fn run(connection: &mut PgConnection, statement: &str) {
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))

@@ -5,6 +5,7 @@
 
 mod look;
 mod rescue;
+mod take;
 mod watch;
 
 use std::time::Duration;
@@ -16,7 +17,8 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 pub use self::look::Looks;
-pub use self::rescue::{MAX_RESCUES, Rescued, Seen, expire, look, rescue};
+pub use self::rescue::{MAX_RESCUES, Rescued, SUSPECT, Seen, expire, look, rescue};
+pub use self::take::{claim, claim_suspect};
 pub use self::watch::{divide, division, leave};
 use crate::command::{CommandKind, VERSION};
 
@@ -193,63 +195,6 @@ pub async fn give_up(executor: impl PgExecutor<'_>, instance: Uuid, held: &[i64]
     .execute(executor)
     .await?;
     Ok(given.rows_affected())
-}
-
-/// Claims up to `limit` commands of `kinds`, the most urgent first (`claim_commands` of the migrations).
-///
-/// # Errors
-/// When Postgres is away, or when the unique key of `command_lease` caught what the ordering missed.
-pub async fn claim(
-    pool: &PgPool,
-    instance: Uuid,
-    cluster: &str,
-    kinds: &[CommandKind],
-    limit: i64,
-) -> Result<Vec<Claim>, sqlx::Error> {
-    claim_above(pool, instance, cluster, kinds, 0, limit).await
-}
-
-/// Claims as [`claim`] does, of the commands whose order is above a number.
-async fn claim_above(
-    pool: &PgPool,
-    instance: Uuid,
-    cluster: &str,
-    kinds: &[CommandKind],
-    above: i64,
-    limit: i64,
-) -> Result<Vec<Claim>, sqlx::Error> {
-    let kinds: Vec<String> = kinds.iter().map(|kind| kind.as_str().to_owned()).collect();
-    let rows = sqlx::query!(
-        r#"select seq as "seq!", id as "id!", token as "token!", kind as "kind!", function_name, revision_id, process_id,
-                  payload as "payload!", attempts as "attempts!", trace_parent, created_at as "created_at!"
-             from claim_commands($1, $2, $3, $4, $5, $6)"#,
-        instance,
-        cluster,
-        &kinds,
-        VERSION,
-        above,
-        limit
-    )
-    .fetch_all(pool)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            Some(Claim {
-                kind: CommandKind::parse(&row.kind)?,
-                seq: row.seq,
-                id: row.id,
-                token: row.token,
-                function_name: row.function_name,
-                revision_id: row.revision_id,
-                process_id: row.process_id,
-                payload: row.payload,
-                attempts: row.attempts,
-                trace_parent: row.trace_parent,
-                created_at: row.created_at,
-            })
-        })
-        .collect())
 }
 
 /// Ends commands, each by its order and the token of its claim, in one statement (`finish_commands` of the migrations).

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Claim, claim_above};
+use super::Claim;
+use super::take::claim_above;
 use crate::command::CommandKind;
 
 /// Pause between two looks from the beginning, in times of what the earlier one took.

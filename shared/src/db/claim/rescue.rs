@@ -6,8 +6,13 @@ use uuid::Uuid;
 use crate::command::CommandKind;
 use crate::reason;
 
+/// A command that so many managers died with may be what kills them: each of them takes one such at a time ([`claim_suspect`]), so
+/// that no other is taken for it. The migrations say the same number.
+///
+/// [`claim_suspect`]: super::claim_suspect
+pub const SUSPECT: i32 = 3;
 /// A command is taken over this often from managers that died with it; after that it is what kills them.
-pub const MAX_RESCUES: i32 = 5;
+pub const MAX_RESCUES: i32 = 8;
 
 /// What one cheap look at the queue of a cluster saw.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +21,8 @@ pub struct Seen {
     pub waits: bool,
     /// There is something for [`rescue`].
     pub late: bool,
+    /// There is something for [`claim_suspect`](super::claim_suspect), or will be.
+    pub suspects: bool,
 }
 
 /// Whether there is anything to claim or to rescue: a single statement, for who asks again and again.
@@ -30,7 +37,10 @@ pub async fn look(pool: &PgPool, cluster: &str) -> Result<Seen, sqlx::Error> {
                   exists (
                     select from command_lease l join manager m on m.instance = l.instance
                      where l.cluster = $1 and m.lease_until <= now())
-               or exists (select from command_ready where deadline <= now()) as "late!""#,
+               or exists (select from command_ready where deadline <= now()) as "late!",
+                  exists (
+                    select from command_ready where cluster = $1 and rescues >= 3
+                       and kind not in ('kill_process', 'delete_function')) as "suspects!""#,
         cluster
     )
     .fetch_one(pool)
