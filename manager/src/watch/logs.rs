@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use octopus_shared::db::report::{self, OpenStream, StreamKey};
 use octopus_shared::pod::PodObservation;
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -20,6 +21,9 @@ use crate::spool::{Queue, Spool};
 const QUEUE: usize = 256;
 /// Streams that are opened with one commit, at most.
 const AT_ONCE: usize = 64;
+
+/// A container that runs for so long and of which nothing was read has printed much, if it prints much.
+const A_WHILE: TimeDelta = TimeDelta::seconds(5);
 
 /// What is read beside a long replay is spooled behind it. When only so much is left, those who read are replaced.
 const LITTLE: u64 = 4 << 20;
@@ -82,13 +86,12 @@ impl Logs {
 
     /// Sees to it that every run of every container of these pods is read, the ones before the last restart too.
     pub(crate) async fn ensure(&self, pods: impl Iterator<Item = &PodObservation>) {
-        let (mut running, mut ended) = (Vec::new(), Vec::new());
-        for (stream, is_running) in pods.flat_map(streams_of) {
-            let found = if is_running { &mut running } else { &mut ended };
-            found.push(stream);
+        let streams: Vec<_> = pods.flat_map(streams_of).collect();
+        for found in [Found::Begun, Found::Running, Found::Ended] {
+            let those = streams.iter().filter(|(_, how)| *how == found);
+            self.read(those.map(|(stream, _)| stream.clone()).collect(), found)
+                .await;
         }
-        self.read(running, Found::Running).await;
-        self.read(ended, Found::Ended).await;
     }
 
     /// Starts a reader for each stream that none is reading, or has read.
@@ -166,12 +169,16 @@ impl Logs {
     }
 }
 
-/// Those whose logs a node may have: of each container the current run, which is marked while it runs, and the one before it. Older
-/// ones can only be recorded as missing.
-fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, bool)> {
+/// Those whose logs a node may have: of each container the current run and the one before it. Older ones can only be recorded as
+/// missing.
+fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, Found)> {
     pod.containers.iter().flat_map(move |container| {
-        let started = container.started_at.is_some();
-        let newest = container.restart_count - i32::from(!started);
+        let newest = container.restart_count - i32::from(container.started_at.is_none());
+        let found = match container.started_at {
+            Some(at) if container.state == "running" && Utc::now() - at < A_WHILE => Found::Begun,
+            Some(_) if container.state == "running" => Found::Running,
+            _ => Found::Ended,
+        };
         (0..=newest).rev().take(2).map(move |restart| {
             let stream = OpenStream {
                 key: StreamKey {
@@ -183,7 +190,7 @@ fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, bool)> 
                 attempt: pod.attempt,
                 pod_name: pod.name.clone(),
             };
-            (stream, restart == newest && container.state == "running")
+            (stream, if restart == newest { found } else { Found::Ended })
         })
     })
 }

@@ -42,7 +42,9 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// How a run was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Its pod was just seen to run it.
+    /// Its pod was just seen to run it, for a moment.
+    Begun,
+    /// The same, for a while.
     Running,
     /// Its pod was just seen to have run it.
     Ended,
@@ -63,11 +65,11 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads to the end, from where it was opened. `followed`: its room among the logs that are followed.
     pub(super) async fn run(self, opened: Opened, found: Found, mut followed: Option<OwnedSemaphorePermit>) {
-        let mut progress = Progress::new(opened, found == Found::Running);
+        let mut progress = Progress::new(opened, matches!(found, Found::Begun | Found::Running));
         let mut full_until = None;
         let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
-        let mut hurries = false;
+        let mut hurries = found == Found::Running && progress.cursor.lines == 0;
         if found == Found::Ended {
             // The log that its node gives as the current one may be the next run's, and nothing may come of that for long.
             match self.look().await {

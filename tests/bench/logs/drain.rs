@@ -1,6 +1,6 @@
 //! Logs that are there already, read from their beginning as fast as the kubelet gives them: by a manager that stores them, and
-//! by a bare client that drops them. The manager follows them, and then the API server passes each line on by itself; a client that
-//! does not follow gets them in large pieces. So there are two bare clients.
+//! by a bare client that drops them. Of one that follows them the API server passes each line on by itself; one that does not gets
+//! them in large pieces. So there are two bare clients.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
