@@ -20,6 +20,7 @@ pub mod state;
 
 use std::future::Future;
 
+use axum::serve::ListenerExt as _;
 use octopus_shared::{db, telemetry};
 use tokio::net::TcpListener;
 
@@ -85,6 +86,13 @@ pub async fn run(
         stop.await;
         stopping.cancel();
     };
+    // An answer that is streamed is several small writes: each but the first would wait until the client has confirmed the one before,
+    // and clients take 40 ms for that.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(error = %error, "a connection sends late what is small");
+        }
+    });
     // A bare router would be built anew for each connection, which every follower would hold: half of what one takes.
     let service = routes::router(app).into_make_service();
     axum::serve(listener, service).with_graceful_shutdown(stop).await?;
