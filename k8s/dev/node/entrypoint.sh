@@ -79,6 +79,8 @@ component kube-controller-manager kube-controller-manager --kubeconfig=local.kub
   --use-service-account-credentials --kube-api-qps=200 --kube-api-burst=400
 component kube-scheduler kube-scheduler --kubeconfig=local.kubeconfig --leader-elect=false --port=0 \
   --kube-api-qps=200 --kube-api-burst=400
+# Until kube-proxy knows of a Service its address means nothing here, and whoever is asked beyond this node may answer.
+iptables -w -A FORWARD -d 10.96.0.0/16 -j REJECT
 # The conntrack limits are the machine's, not this container's to set.
 component kube-proxy kube-proxy --kubeconfig=local.kubeconfig --hostname-override="$node" --proxy-mode=iptables \
   --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0 --conntrack-min=0 \
