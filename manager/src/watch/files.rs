@@ -181,6 +181,18 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_in_the_newest_file_until_another_one_is_seen() {
+        let mut files = Files::default();
+        assert!(!files.is_current(100), "nobody knows");
+        files.looked(100);
+        assert!(files.is_current(100) && !files.is_current(300));
+        files.looked(300);
+        assert!(!files.is_current(300), "the stream has not come to it");
+        files.entered(300);
+        assert!(files.is_current(300));
+    }
+
+    #[test]
     fn a_little_log_is_not_asked_about() {
         let mut files = Files::default();
         files.entered(10);

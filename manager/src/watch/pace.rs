@@ -112,10 +112,10 @@ impl Pace {
     }
 
     /// Nothing was read for so long because of us: that says nothing about the stream.
-    pub(crate) fn paused(&mut self, long: Duration) {
+    pub(crate) fn paused(&mut self, now: Instant, long: Duration) {
         self.last_bytes += long;
         if long >= HELD_UP {
-            self.held_up = Some(Instant::now());
+            self.held_up = Some(now);
         }
         for due in [&mut self.search, &mut self.look, &mut self.hangs_since] {
             *due = due.map(|due| due + long);
@@ -241,8 +241,8 @@ mod tests {
         pace.set_look(start, true);
         pace.set_search(start, true, true);
         assert!(pace.is_flush_before(start + FLUSH_AFTER) && !pace.is_flush_before(start));
-        pace.paused(Pace::IDLE);
         let now = start + Pace::IDLE;
+        pace.paused(now, Pace::IDLE);
         assert_eq!(pace.due(now), Due::Flush, "what was read waits no longer");
         pace.set_flush(now, false, false);
         assert_eq!(pace.due(now), Due::Nothing);
@@ -251,6 +251,16 @@ mod tests {
         pace.set_search(now, false, false);
         pace.set_look(now, false);
         assert_eq!(pace.due(now + Pace::IDLE), Due::Idle);
+    }
+
+    #[test]
+    fn a_stream_that_we_held_up_may_be_late_because_of_us() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.paused(start, HELD_UP / 2);
+        assert!(!pace.was_held_up(start), "a moment is nothing");
+        pace.paused(start, HELD_UP);
+        assert!(pace.was_held_up(start) && !pace.was_held_up(start + HELD_UP_LATELY));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl<'a> Taking<'a> {
             () = self.reader.watching.lost.cancelled() => return None,
         }
         metrics::counter!("octopus_log_pauses_total").increment(1);
-        self.pace.paused(begins.elapsed());
+        self.pace.paused(Instant::now(), begins.elapsed());
         Some(())
     }
 
@@ -429,7 +429,7 @@ impl<'a> Taking<'a> {
             room: Some(room),
         };
         let sent = self.reader.chunks.send(said).await.ok();
-        self.pace.paused(begins.elapsed());
+        self.pace.paused(Instant::now(), begins.elapsed());
         sent
     }
 }

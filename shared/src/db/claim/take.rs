@@ -49,8 +49,8 @@ pub(super) async fn claim_above(
     Ok(rows.into_iter().filter_map(Row::claim).collect())
 }
 
-/// Claims the oldest command that [`SUSPECT`](super::SUSPECT) managers died with, of any kind but kills (`claim_suspect` of the migrations). A
-/// manager carries out one such at a time.
+/// Claims the oldest command that [`SUSPECT`](super::SUSPECT) managers died with, of any kind but kills (`claim_suspect` of the
+/// migrations). A manager carries out one such at a time.
 ///
 /// # Errors
 /// As [`claim`].
