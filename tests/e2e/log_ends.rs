@@ -1,12 +1,13 @@
 //! Logs of containers that end in all ways: byte for byte, or with a hole that is on record.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, LogParams};
 use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::flood::{accounted, talker};
 use crate::functions::{TALK, WORK, small, task};
 use crate::logs::numbered;
 use crate::outages::soak;
@@ -117,6 +118,38 @@ async fn a_log_that_was_rotated_before_its_end_has_no_hole_there() {
     let is_whole = stream["lines"] == LINES;
     println!("rotated: {} of {LINES} lines, gaps {}", stream["lines"], stream["gaps"]);
     assert_eq!(stream["seal"], if is_whole { "complete" } else { "gap" }, "{gone}");
+}
+
+/// The manager dies before the first line, and the node rotates the first ones away before the next manager comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beginning_that_nobody_read_is_on_record() {
+    const LINES: usize = 300_000;
+    let stack = Stack::start("ends-unread").await;
+    let manager = stack.manager().await;
+    stack.client.build("talk", TALK, talker()).await;
+    let arguments = ["flood", &LINES.to_string(), "2000000", "8"];
+    let process = stack.client.start("talk", task(&arguments)).await;
+    let shown = until("its log to be opened", 120, async || {
+        let shown = stack.client.process(process).await;
+        shown["log_streams"][0].is_object().then_some(shown)
+    })
+    .await;
+    manager.kill().await;
+    let shown_lines = &shown["log_streams"][0]["lines"];
+    assert_eq!(*shown_lines, 0, "the manager died too late: {shown}");
+    let (pods, name) = (stack.namespace.api::<Pod>(), shown["pods"][0]["name"].as_str().unwrap());
+    let first = LogParams {
+        limit_bytes: Some(8),
+        ..LogParams::default()
+    };
+    until("the first line to be rotated away", 60, async || {
+        let first = pods.logs(name, &first).await.ok()?;
+        first.parse::<usize>().is_ok_and(|number| number > 0).then_some(())
+    })
+    .await;
+    let _manager = stack.manager().await;
+    let missing = accounted(&stack, process, LINES).await;
+    assert!(missing > 0);
 }
 
 /// Runs of ten lines, a few seconds each, of which the next one follows.

@@ -189,6 +189,8 @@ pub(crate) struct Batch {
     pub(crate) seams: Vec<Seam>,
     /// The cursor before the first line.
     pub(crate) before: StreamCursor,
+    /// What the last line will be known by.
+    anchor: Vec<u8>,
 }
 
 impl Batch {
@@ -196,7 +198,7 @@ impl Batch {
         self.lines == 0
     }
 
-    /// Adds a line and moves the cursor behind it.
+    /// Adds a line and moves the cursor behind it, but for its hash ([`Self::close`]).
     pub(crate) fn push(&mut self, cursor: &mut StreamCursor, line: &Stamped) {
         if self.is_empty() {
             self.before = cursor.clone();
@@ -226,17 +228,25 @@ impl Batch {
             });
         }
         advance(cursor, line);
+        self.anchor.clear();
+        self.anchor.extend_from_slice(line.anchor().1);
+    }
+
+    /// Nothing more is added: the cursor is that of the last line.
+    pub(crate) fn close(&self, cursor: &mut StreamCursor) {
+        if !self.is_empty() {
+            cursor.hash = Some(hash(&self.anchor));
+        }
     }
 }
 
 fn advance(cursor: &mut StreamCursor, line: &Stamped) {
-    let (at, content) = line.anchor();
+    let (at, _) = line.anchor();
     let time = nanoseconds(at);
     cursor.count = if cursor.time == Some(time) { cursor.count + 1 } else { 1 };
     cursor.time = Some(time);
     cursor.first = Some(cursor.first.map_or(time, |first| first.min(time)));
     cursor.latest = cursor.latest.max(Some(time));
-    cursor.hash = Some(hash(content));
     cursor.chain = cursor.chain.take().map(|chain| log::chained(&chain, &line.content));
     cursor.lines += 1;
     cursor.bytes += i64::try_from(line.content.len()).unwrap_or(i64::MAX) + 1;

@@ -6,6 +6,7 @@
 //! have been missed is put on record.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use octopus_shared::log::Gap;
 
@@ -19,6 +20,8 @@ const REMEMBERED: usize = 64;
 const ROUND: i64 = 10_000_000_000;
 /// While a log is rotated, lines of the old file may be later than those of the new one, by less than this.
 const SKEW: i64 = 50_000_000;
+/// A status has whole seconds, and a moment says nothing about what came before.
+const SETTLED: i64 = 2_000_000_000;
 /// Lines that are printed meanwhile at most.
 const RECENT: usize = 8192;
 
@@ -158,6 +161,25 @@ impl Files {
     }
 }
 
+/// Lines that may have come before the first one that the node still had, as nobody read the log before. `began`: when the run did;
+/// `printed`: when the lines were, so many bytes, that it had, in nanoseconds since 1970. There may have been others if it would have
+/// printed enough for a file, had it always printed so. None: it is too early to tell.
+pub(crate) fn before_first(began: i64, printed: Range<i64>, bytes: i64) -> Option<Option<Gap>> {
+    let (before, since) = (printed.start - began, printed.end - printed.start);
+    if since < SETTLED {
+        return None;
+    }
+    let estimated = (bytes as f64 * before as f64 / since as f64).round();
+    let may_be = before >= SETTLED && estimated >= LEAST as f64;
+    Some(may_be.then(|| Gap {
+        to: Some(printed.start),
+        reason: "rotation".into(),
+        cut: true,
+        estimated_bytes: Some(estimated as i64),
+        ..Gap::default()
+    }))
+}
+
 fn remember(times: &mut VecDeque<i64>, time: i64, many: usize) {
     if times.len() == many {
         times.pop_front();
@@ -178,6 +200,28 @@ mod tests {
             files.read(at, LEAST / 50);
         }
         files
+    }
+
+    #[test]
+    fn what_may_have_been_rotated_away_before_anybody_read_is_on_record() {
+        const MIB: i64 = 1 << 20;
+        // Began at 100 s; the first line that there was, the last one, and how many bytes.
+        let missing = |first: i64, last: i64, bytes| {
+            let gap = before_first(100 * SECOND, first * SECOND..last * SECOND, bytes);
+            gap.expect("it is not too early").map(|gap| (gap.from, gap.to, gap.cut, gap.estimated_bytes.unwrap()))
+        };
+        assert_eq!(
+            missing(120, 130, 5 * MIB),
+            Some((None, Some(120 * SECOND), true, 10 * MIB))
+        );
+        for (first, last, bytes, why) in [
+            (100, 130, 5 * MIB, "it has printed from its beginning on"),
+            (101, 130, 5 * MIB, "the second in which it began is not over"),
+            (120, 130, MIB / 3, "so little is not rotated"),
+        ] {
+            assert_eq!(missing(first, last, bytes), None, "{why}");
+        }
+        assert_eq!(before_first(0, 20 * SECOND..21 * SECOND, MIB), None, "a moment says nothing");
     }
 
     #[test]

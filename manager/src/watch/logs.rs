@@ -2,7 +2,7 @@
 //! they go on when their watch is over, until the next one begins.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
@@ -129,6 +129,7 @@ impl Logs {
                     room: self.room.clone(),
                     share: self.shares.of(stream.process_id),
                     chunks: chunks.clone(),
+                    began: OnceLock::new(),
                 };
                 readers.insert(stream.key, tokio::spawn(reader.run(opened, found, followed)));
             }

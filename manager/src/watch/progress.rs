@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::chunk::NextFile;
-use super::files::Files;
+use super::files::{self, Files};
 use super::flow::Flow;
 use super::line::Stamped;
+use super::reader::Found;
 
 /// Kubelets tell again within this time what the API server did not take: every 10 s.
 const STATUS_WITHIN: Duration = Duration::from_secs(12);
@@ -39,15 +40,19 @@ pub(super) struct Progress {
     pub(super) away: Option<Instant>,
     /// What comes first may be of another run: nothing of this one is stored, and it was not the current one a moment ago.
     pub(super) doubted: bool,
-    /// The node has answered with the log at least once.
-    pub(super) attached: bool,
+    /// When the node first answered with the log, by this machine's clock: nanoseconds since 1970.
+    pub(super) attached: Option<i64>,
+    /// The timestamp of the first line of all, if this reader read it.
+    pub(super) first: Option<i64>,
+    /// It may have printed before anybody read it.
+    unread: bool,
 }
 
 impl Progress {
-    /// `is_current`: the node was just seen to run it.
-    pub(super) fn new(opened: Opened, is_current: bool) -> Self {
+    pub(super) fn new(opened: Opened, found: Found) -> Self {
         Self {
-            doubted: !is_current,
+            doubted: !matches!(found, Found::Begun | Found::Running),
+            unread: found != Found::Begun && opened.cursor.lines == 0,
             flow: Flow::resumed(&opened.cursor),
             files: Files::resumed(opened.head, opened.cursor.time),
             cursor: opened.cursor,
@@ -59,7 +64,8 @@ impl Progress {
             until: None,
             hurried: None,
             away: None,
-            attached: false,
+            attached: None,
+            first: None,
         }
     }
 
@@ -77,6 +83,22 @@ impl Progress {
     pub(super) fn note_rotation(&mut self, over: bool) {
         if let Some(gap) = self.files.unproven(over) {
             self.note(gap);
+        }
+    }
+
+    /// Puts on record that the first lines may have been rotated away before anybody read them. `began`: when the run did, and
+    /// `until`: for how long it has gone on; None: up to its last line. Nanoseconds since 1970.
+    pub(super) fn note_beginning(&mut self, began: Option<i64>, until: Option<i64>) {
+        let (Some(began), Some(first), Some(attached)) = (began, self.first, self.attached) else {
+            return;
+        };
+        let last = until.or(self.cursor.latest).unwrap_or(first);
+        if self.unread
+            && first < attached
+            && let Some(gap) = files::before_first(began, first..last, self.cursor.bytes)
+        {
+            self.unread = false;
+            self.gaps.splice(0..0, gap);
         }
     }
 

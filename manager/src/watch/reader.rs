@@ -3,9 +3,10 @@
 //! The end of a stream says nothing: an API server ends it cleanly when its link to the kubelet dies. A log is complete
 //! when the container has ended and a further read of all that the node has adds nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::Utc;
 use k8s_openapi::api::core::v1::Pod;
 use octopus_shared::db::report::{self, Opened, Seal, StreamKey};
 use octopus_shared::log::Gap;
@@ -14,8 +15,9 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::Watching;
+use super::chunk::nanoseconds;
 use super::progress::Progress;
-use super::run::{Run, may_run_again, run_of};
+use super::run::{Run, began, may_run_again, run_of};
 use super::share::Share;
 use super::stream::{Mode, Read, Span};
 use super::writer::{Message, Said};
@@ -60,12 +62,14 @@ pub(super) struct Reader {
     pub(super) room: Arc<Semaphore>,
     pub(super) share: Arc<Share>,
     pub(super) chunks: mpsc::Sender<Said>,
+    /// [`began`], once its pod was looked at.
+    pub(super) began: OnceLock<i64>,
 }
 
 impl Reader {
     /// Reads to the end, from where it was opened. `followed`: its room among the logs that are followed.
     pub(super) async fn run(self, opened: Opened, found: Found, mut followed: Option<OwnedSemaphorePermit>) {
-        let mut progress = Progress::new(opened, matches!(found, Found::Begun | Found::Running));
+        let mut progress = Progress::new(opened, found);
         let mut full_until = None;
         let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
@@ -138,6 +142,7 @@ impl Reader {
                     }
                 }
                 Run::Going => {
+                    progress.note_beginning(self.began.get().copied(), Some(nanoseconds(Utc::now())));
                     // The stream may have ended before its file, and what was empty then need not be the next one any more.
                     progress.ended = None;
                     progress.next = progress.next.take().filter(|next| next.head.is_some());
@@ -295,6 +300,7 @@ impl Reader {
     }
 
     async fn seal(self, mut progress: Progress, end: &'static str) {
+        progress.note_beginning(self.began.get().copied(), None);
         progress.note_rotation(true);
         let message = Message::Seal {
             process_id: self.process_id,
@@ -363,7 +369,11 @@ impl Reader {
 
     async fn pod(&self) -> Result<Option<Pod>, ClusterError> {
         let cluster = &self.watching.context.cluster;
-        cluster.pod(&self.pod_name, &self.key.pod_uid).await
+        let pod = cluster.pod(&self.pod_name, &self.key.pod_uid).await?;
+        if let Some(began) = pod.as_ref().and_then(|pod| began(pod, &self.key)) {
+            self.began.get_or_init(|| began);
+        }
+        Ok(pod)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pod status -> what became of one run of one container. Pure.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use octopus_shared::db::report::StreamKey;
 
 use super::stream::Mode;
@@ -60,12 +60,7 @@ impl Run {
 pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
     let Some(status) = &pod.status else { return Run::Going };
     let final_phase = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let container = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .find(|status| status.name == key.container);
-    let Some(container) = container else {
+    let Some(container) = container(pod, key) else {
         return if final_phase { Run::Forgotten } else { Run::Going };
     };
     let state = container.state.clone().unwrap_or_default();
@@ -92,6 +87,25 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
         // one with its log.
         _ => Run::Removed,
     }
+}
+
+/// When a run began, by its pod: nanoseconds since 1970, whole seconds.
+pub(super) fn began(pod: &Pod, key: &StreamKey) -> Option<i64> {
+    let container = container(pod, key)?;
+    let state = container.state.as_ref();
+    let last = || container.last_state.as_ref()?.terminated.as_ref()?.started_at.as_ref();
+    let running = || state?.running.as_ref()?.started_at.as_ref();
+    let at = match container.restart_count - key.restart {
+        0 => state::ended_run(container).map_or_else(running, |ended| ended.started_at.as_ref()),
+        1 => last(),
+        _ => None,
+    };
+    at.and_then(|at| at.0.as_second().checked_mul(1_000_000_000))
+}
+
+fn container<'a>(pod: &'a Pod, key: &StreamKey) -> Option<&'a ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == key.container)
 }
 
 /// Whether the containers of a pod are started again when they end.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use futures::AsyncReadExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
@@ -72,9 +73,10 @@ impl Reader {
         };
         match opened {
             Ok(Ok(stream)) => {
-                if std::mem::replace(&mut progress.attached, true) {
+                if progress.attached.is_some() {
                     progress.doubted = true;
                 } else {
+                    progress.attached = Some(nanoseconds(Utc::now()));
                     metrics::counter!("octopus_logs_attached_total").increment(1);
                 }
                 let enters = progress.next.is_some();

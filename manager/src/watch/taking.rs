@@ -190,6 +190,9 @@ impl<'a> Taking<'a> {
         if looks && self.pace.is_long_since_look(now) {
             self.look_at_head().await;
         }
+        if self.way.mode == Mode::Follow && !self.is_old() {
+            self.progress.note_beginning(self.reader.began.get().copied(), None);
+        }
         // Else it may be that the hole before the newest file is about to be found.
         if !self.resume.is_searching() {
             self.progress.note_rotation(false);
@@ -200,13 +203,17 @@ impl<'a> Taking<'a> {
     /// Whether the lines are old though nothing held this stream up but whoever passes it on.
     fn is_behind(&self) -> bool {
         let hurried = self.progress.hurried;
-        let is_old = |last: i64| nanoseconds(Utc::now()).saturating_sub(last) >= OLD;
         self.way.mode == Mode::Follow
             && self.bytes >= MUCH
             && !self.resume.is_searching()
             && !self.pace.was_held_up(Instant::now())
-            && self.progress.cursor.time.is_some_and(is_old)
+            && self.is_old()
             && hurried.is_none_or(|hurried| hurried.elapsed() >= HURRIES_EVERY)
+    }
+
+    fn is_old(&self) -> bool {
+        let is_old = |last: i64| nanoseconds(Utc::now()).saturating_sub(last) >= OLD;
+        self.progress.cursor.time.is_some_and(is_old)
     }
 
     /// Whether the stream is in the newest file: else nobody but it has the rest. Asked at once before it is left.
@@ -374,6 +381,7 @@ impl<'a> Taking<'a> {
         };
         for mut line in lines {
             if self.progress.cursor.lines == 0 {
+                self.progress.first = Some(nanoseconds(line.at));
                 self.progress.files.entered(nanoseconds(line.at));
             }
             if let Some((seam, _)) = line.seam {
@@ -402,6 +410,7 @@ impl<'a> Taking<'a> {
     async fn flush(&mut self) -> Option<()> {
         self.pace.set_flush(Instant::now(), false, false);
         let batch = std::mem::take(&mut self.batch);
+        batch.close(&mut self.progress.cursor);
         self.progress.gaps.extend(batch.gaps);
         let (Some(first_at), Some(last_at)) = (batch.first_at, batch.last_at) else {
             return Some(());

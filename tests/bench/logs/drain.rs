@@ -18,11 +18,14 @@ use crate::spread;
 const PAIRS: usize = 7;
 const LINE: usize = 200;
 
-/// Prints so many lines at once, and rests.
+/// Prints so many lines in twenty seconds, and rests. Whoever goes on reading where it was asks for the last second again.
 const SOURCE: &str = "import os, sys, time
-lines = b''.join(b'%08d %s\\n' % (number, b'x' * 190) for number in range(int(sys.argv[1])))
-while lines:
-    lines = lines[os.write(1, lines):]
+count = int(sys.argv[1])
+for begin in range(0, count, count // 20):
+    lines = b''.join(b'%08d %s\\n' % (number, b'x' * 190) for number in range(begin, min(count, begin + count // 20)))
+    while lines:
+        lines = lines[os.write(1, lines):]
+    time.sleep(1)
 time.sleep(3600)
 ";
 

@@ -1,4 +1,6 @@
-"""Prints much, slowly or oddly: `flood LINES BYTES_A_SECOND` (0: as fast as it can), `tick LINES LINES_A_SECOND`, or `odd`."""
+"""Prints much, slowly or oddly: `flood LINES BYTES_A_SECOND [AFTER_SECONDS]` (0: as fast as it can), `tick LINES LINES_A_SECOND`,
+or `odd`.
+"""
 
 import os
 import sys
@@ -28,7 +30,8 @@ def write(data):
         data = data[os.write(1, data) :]
 
 
-def flood(lines, rate):
+def flood(lines, rate, after=0):
+    time.sleep(float(after))
     lines, rate = int(lines), int(rate)
     filler = b"x" * 190
     begins, printed, batch = time.monotonic(), 0, []

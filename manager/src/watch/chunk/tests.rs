@@ -10,10 +10,11 @@ fn line(nanos: i64, content: &str) -> Stamped {
 }
 
 fn cursor(stored: &[Stamped]) -> StreamCursor {
-    let mut cursor = StreamCursor::default();
+    let (mut cursor, mut batch) = (StreamCursor::default(), Batch::default());
     for line in stored {
-        advance(&mut cursor, line);
+        batch.push(&mut cursor, line);
     }
+    batch.close(&mut cursor);
     cursor
 }
 
