@@ -8,12 +8,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use octopus_shared::log::Gap;
+use octopus_shared::log::{Gap, REST};
 
 /// Bytes without which no node rotates a log: the smallest size that operators set.
 const LEAST: usize = 1 << 20;
-/// Whoever printed nothing for so long before a new file began did not print during the change of files.
-const REST: i64 = 500_000_000;
 /// Heads and rests that are remembered.
 const REMEMBERED: usize = 64;
 /// Nodes look at the size of logs this often: what lies between two files is less than this away from both.

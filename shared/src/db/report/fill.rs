@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::hole::{End, Filling, Hole, Room, stored};
 use super::log::{Chunk, Seal, StreamCursor, StreamKey, insert};
 use super::place::{gaps_of, part_of, same};
-use crate::log::{Gap, MOST_PARTS, Packer, Text};
+use crate::log::{Gap, MOST_PARTS, Packer, REST, Text};
 
 /// The holes of a stream, and what was filled into them and is not stored yet.
 #[derive(Debug, Default)]
@@ -108,7 +108,14 @@ impl Holes {
             .end
             .checked_sub(1)
             .filter(|last| *last >= lines.start)
-            .and_then(line);
+            .and_then(line)
+            .and_then(|line| line.at.timestamp_nanos_opt());
+        if end == End::Closed
+            && let Some(gap) = unseen(chunk.head, last.or(room.after.time), gap.to)
+            && holes.iter().all(|hole| hole.gap.to != gap.to)
+        {
+            holes.push(Hole { gap, room: None });
+        }
         let join = match end {
             End::Joined(begun) => line(lines.end).map(|line| Join {
                 hole: index + holes.len(),
@@ -122,9 +129,8 @@ impl Holes {
         if end != End::Closed {
             room.next += 1;
             room.after = chunk.cursor.clone();
-            let from = last.and_then(|line| line.at.timestamp_nanos_opt());
             holes.push(Hole {
-                gap: from.map_or(gap.clone(), |from| shortened(gap, from)),
+                gap: last.map_or(gap.clone(), |from| shortened(gap, from)),
                 room: (end == End::Open).then_some(room),
             });
         }
@@ -212,6 +218,20 @@ impl Holes {
         .await?;
         Ok(())
     }
+}
+
+/// The line after a hole begins a file of the node. Who read past it, and stopped before it had seen that, may have missed lines
+/// before it. `head`: [`Chunk::head`] of who did.
+fn unseen(head: Option<i64>, last: Option<i64>, to: Option<i64>) -> Option<Gap> {
+    let (head, to) = head.zip(to)?;
+    let has_rested = last.is_some_and(|last| to - last >= REST);
+    (head < to && !has_rested).then(|| Gap {
+        from: last,
+        to: Some(to),
+        reason: "rotation".into(),
+        cut: true,
+        ..Gap::default()
+    })
 }
 
 /// A hole of which all up to a time is filled.

@@ -326,6 +326,34 @@ fn a_hole_gets_smaller_and_those_within_it_are_kept() {
     assert_eq!(to, [time('e'), time('h')]);
 }
 
+/// The other manager went on with the newest file. Whether this one missed the end of the file before is not known, if it stopped
+/// before it saw that there was a newer one.
+#[test]
+fn a_change_of_files_that_nobody_saw_is_left_of_a_hole() {
+    let closed = |head, pieces: &[&str]| {
+        let (mut first, mut holes) = taken();
+        for letters in pieces {
+            let mut chunk = first.read(letters);
+            chunk.head = head;
+            holes.fill(&chunk);
+        }
+        let gaps = holes.gaps.iter();
+        gaps.map(|gap| (gap["reason"].clone(), gap["from"].as_i64(), gap["to"].as_i64()))
+            .collect::<Vec<_>>()
+    };
+    let unseen = vec![(json!("rotation"), time('g'), time('h'))];
+    assert_eq!(closed(time('a'), &["defghi"]), unseen);
+    assert_eq!(closed(time('a'), &["defg", "hi"]), unseen);
+    assert_eq!(closed(time('h'), &["defghi"]), [], "it was seen");
+    assert_eq!(closed(None, &["defghi"]), [], "so little is not rotated");
+    assert_eq!(unseen_after(REST), None, "nothing was printed meanwhile");
+    assert!(unseen_after(REST - 1).is_some());
+}
+
+fn unseen_after(rest: i64) -> Option<Gap> {
+    unseen(Some(0), Some(1), Some(1 + rest))
+}
+
 #[test]
 fn the_end_of_a_stream_is_filled_and_ended_by_who_has_seen_it() {
     let mut first = Reader::new();
