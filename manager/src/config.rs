@@ -136,7 +136,7 @@ pub struct Config {
     pub followed_logs: usize,
     /// Bytes a second that are read of one process's logs at most, 65536 or more; 0: as many as there are. Who prints more is read
     /// slower, and what its node rotates away meanwhile is on record as a gap.
-    #[arg(long, env = "OCTOPUS_LOG_BYTES_PER_SECOND", default_value_t = 32 << 20, value_parser = log_rate)]
+    #[arg(long, env = "OCTOPUS_LOG_BYTES_PER_SECOND", default_value_t = 64 << 20, value_parser = log_rate)]
     pub log_bytes_per_second: u64,
     /// Bytes of printed lines that are kept of one process at most; 0: all. Of a longer log the oldest lines are dropped, and
     /// counted: its streams are `truncated`. Looked after every 10 s.

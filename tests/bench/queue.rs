@@ -22,6 +22,8 @@ use super::spread;
 /// Commands of one measurement; with the pairs, 100,000 of ours in all.
 const COMMANDS: i64 = 14_300;
 const BATCH: i64 = 50;
+/// What libraries of queues that are measured without leases hold at once.
+const LARGE_BATCH: i64 = 500;
 /// Interleaved pairs.
 const PAIRS: usize = 7;
 const LEASE: Duration = Duration::from_secs(300);
@@ -122,17 +124,22 @@ impl Queue {
 
     /// Commands that are claimed and durably ended in a second.
     async fn rate(&self, count: i64, order: Order) -> f64 {
+        self.rate_of(count, order, BATCH).await
+    }
+
+    /// The same in batches of another size.
+    async fn rate_of(&self, count: i64, order: Order, batch: i64) -> f64 {
         claim::beat(&self.claims, self.instance, LEASE)
             .await
             .expect("the lease goes on");
         let mut looks = Looks::default();
         let started = Instant::now();
         let mut done = 0;
-        let mut claimed = self.claim(&mut looks).await;
+        let mut claimed = self.claim(&mut looks, batch).await;
         while !claimed.is_empty() {
             let (ended, next) = match order {
-                Order::Overlapping => tokio::join!(self.finish(claimed), self.claim(&mut looks)),
-                Order::OneAfterTheOther => (self.finish(claimed).await, self.claim(&mut looks).await),
+                Order::Overlapping => tokio::join!(self.finish(claimed), self.claim(&mut looks, batch)),
+                Order::OneAfterTheOther => (self.finish(claimed).await, self.claim(&mut looks, batch).await),
             };
             done += ended;
             claimed = next;
@@ -142,14 +149,14 @@ impl Queue {
         (count as f64 / started.elapsed().as_secs_f64())
     }
 
-    async fn claim(&self, looks: &mut Looks) -> Vec<Claim> {
+    async fn claim(&self, looks: &mut Looks, batch: i64) -> Vec<Claim> {
         looks
             .claim(
                 &self.claims,
                 self.instance,
                 "default",
                 &[CommandKind::KillProcess],
-                BATCH,
+                batch,
             )
             .await
             .expect("a claim")
@@ -215,7 +222,7 @@ pub(super) async fn run_rates() {
         return;
     };
     let pgbench = Pgbench::of(&queue.database);
-    let (mut to_same, mut in_turn, mut to_narrow) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut to_same, mut in_turn, mut to_narrow, mut large) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
         queue.fill(COMMANDS).await;
         let ours = queue.rate(COMMANDS, Order::Overlapping).await;
@@ -225,23 +232,27 @@ pub(super) async fn run_rates() {
         let alone = queue.rate(COMMANDS, Order::OneAfterTheOther).await;
         queue.fill(COMMANDS).await;
         let same = pgbench.batches(&queue.statements()).await;
+        queue.fill(COMMANDS).await;
+        let in_large = queue.rate_of(COMMANDS, Order::Overlapping, LARGE_BATCH).await;
         if pair == 0 {
             // The first one warms everything up.
             continue;
         }
         println!(
             "claim and finish per second, pair {pair}: as a manager {ours:.0}, narrowest {narrow:.0}; one after the other \
-             {alone:.0}, the same by pgbench {same:.0}"
+             {alone:.0}, the same by pgbench {same:.0}; as a manager in batches of {LARGE_BATCH} {in_large:.0}"
         );
         to_same.push(ours / same);
         in_turn.push(alone / same);
         to_narrow.push(ours / narrow);
+        large.push(in_large / narrow);
     }
     println!(
         "claim and finish of {COMMANDS} commands, batches of {BATCH}: ratio to the same statements by pgbench {}, one after \
-         the other {}, as a manager to the narrowest {} (medians of {PAIRS} pairs, least to most)",
+         the other {}, as a manager to the narrowest {}, and in batches of {LARGE_BATCH} {} (medians of {PAIRS} pairs, least to most)",
         spread(to_same),
         spread(in_turn),
-        spread(to_narrow)
+        spread(to_narrow),
+        spread(large)
     );
 }
