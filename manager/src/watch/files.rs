@@ -206,7 +206,8 @@ mod tests {
         // Began at 100 s; the first line that there was, the last one, and how many bytes.
         let missing = |first: i64, last: i64, bytes| {
             let gap = before_first(100 * SECOND, first * SECOND..last * SECOND, bytes);
-            gap.expect("it is not too early").map(|gap| (gap.from, gap.to, gap.cut, gap.estimated_bytes.unwrap()))
+            gap.expect("it is not too early")
+                .map(|gap| (gap.from, gap.to, gap.cut, gap.estimated_bytes.unwrap()))
         };
         assert_eq!(
             missing(120, 130, 5 * MIB),
@@ -219,7 +220,11 @@ mod tests {
         ] {
             assert_eq!(missing(first, last, bytes), None, "{why}");
         }
-        assert_eq!(before_first(0, 20 * SECOND..21 * SECOND, MIB), None, "a moment says nothing");
+        assert_eq!(
+            before_first(0, 20 * SECOND..21 * SECOND, MIB),
+            None,
+            "a moment says nothing"
+        );
     }
 
     #[test]
