@@ -6,12 +6,13 @@
 //! have been missed is put on record.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use octopus_shared::log::{Gap, REST};
 
 /// Bytes without which no node rotates a log: the smallest size that operators set.
 const LEAST: usize = 1 << 20;
+/// The size at which nodes do that where nobody says otherwise.
+const USUAL: i64 = 10 << 20;
 /// Heads and rests that are remembered.
 const REMEMBERED: usize = 64;
 /// Nodes look at the size of logs this often: what lies between two files is less than this away from both.
@@ -19,7 +20,7 @@ const ROUND: i64 = 10_000_000_000;
 /// While a log is rotated, lines of the old file may be later than those of the new one, by less than this.
 const SKEW: i64 = 50_000_000;
 /// A status has whole seconds, and a moment says nothing about what came before.
-const SETTLED: i64 = 2_000_000_000;
+const MOMENT: i64 = 2_000_000_000;
 /// Lines that are printed meanwhile at most.
 const RECENT: usize = 8192;
 
@@ -159,18 +160,34 @@ impl Files {
     }
 }
 
-/// Lines that may have come before the first one that the node still had, as nobody read the log before. `began`: when the run did;
-/// `printed`: when the lines were, so many bytes, that it had, in nanoseconds since 1970. There may have been others if it would have
-/// printed enough for a file, had it always printed so. None: it is too early to tell.
-pub(crate) fn before_first(began: i64, printed: Range<i64>, bytes: i64) -> Option<Option<Gap>> {
-    let (before, since) = (printed.start - began, printed.end - printed.start);
-    if since < SETTLED {
+/// When a run of which nobody had read anything printed, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unread {
+    /// The run began, and may have printed.
+    pub(crate) began: i64,
+    /// The first line that the node still had.
+    pub(crate) first: i64,
+    /// Reading began.
+    pub(crate) attached: i64,
+    /// What is known of it ends.
+    pub(crate) until: i64,
+    /// Bytes that came.
+    pub(crate) bytes: i64,
+    /// No more will.
+    pub(crate) over: bool,
+}
+
+/// Lines that may have come before the first one. There may have been a file of them if the run would have filled one, had it
+/// always printed so, and if that took it no less time than the file that was there. None: it is too early to tell.
+pub(crate) fn before_first(run: Unread) -> Option<Option<Gap>> {
+    let (before, since) = (run.first - run.began, run.until - run.first);
+    if since < if run.over { MOMENT } else { ROUND } {
         return None;
     }
-    let estimated = (bytes as f64 * before as f64 / since as f64).round();
-    let may_be = before >= SETTLED && estimated >= LEAST as f64;
+    let estimated = (run.bytes as f64 * before as f64 / since as f64).round();
+    let may_be = before >= MOMENT.max(run.attached - run.first) && estimated >= USUAL as f64;
     Some(may_be.then(|| Gap {
-        to: Some(printed.start),
+        to: Some(run.first),
         reason: "rotation".into(),
         cut: true,
         estimated_bytes: Some(estimated as i64),
@@ -203,25 +220,34 @@ mod tests {
     #[test]
     fn what_may_have_been_rotated_away_before_anybody_read_is_on_record() {
         const MIB: i64 = 1 << 20;
-        // Began at 100 s; the first line that there was, the last one, and how many bytes.
-        let missing = |first: i64, last: i64, bytes| {
-            let gap = before_first(100 * SECOND, first * SECOND..last * SECOND, bytes);
-            gap.expect("it is not too early")
-                .map(|gap| (gap.from, gap.to, gap.cut, gap.estimated_bytes.unwrap()))
+        // Began at 100 s. When the first line came, reading began, and the last line came; and how many megabytes.
+        let run = |first: i64, attached: i64, until: i64, mib: i64| Unread {
+            began: 100 * SECOND,
+            first: first * SECOND,
+            attached: attached * SECOND,
+            until: until * SECOND,
+            bytes: mib * MIB,
+            over: false,
         };
+        let gap = before_first(run(120, 125, 140, 10)).unwrap().unwrap();
         assert_eq!(
-            missing(120, 130, 5 * MIB),
-            Some((None, Some(120 * SECOND), true, 10 * MIB))
+            (gap.from, gap.to, gap.cut, gap.estimated_bytes),
+            (None, Some(120 * SECOND), true, Some(10 * MIB))
         );
-        for (first, last, bytes, why) in [
-            (100, 130, 5 * MIB, "it has printed from its beginning on"),
-            (101, 130, 5 * MIB, "the second in which it began is not over"),
-            (120, 130, MIB / 3, "so little is not rotated"),
+        for (run, why) in [
+            (run(100, 105, 140, 30), "it has printed from its beginning on"),
+            (run(101, 102, 140, 900), "the second in which it began is not over"),
+            (run(103, 109, 140, 300), "the file that was there took longer"),
+            (run(120, 125, 140, 9), "so little is not rotated"),
         ] {
-            assert_eq!(missing(first, last, bytes), None, "{why}");
+            assert_eq!(before_first(run), Some(None), "{why}");
         }
+        let early = run(120, 125, 129, 10);
+        assert_eq!(before_first(early), None, "more will tell");
+        assert!(before_first(Unread { over: true, ..early }).unwrap().is_some());
+        let moment = run(120, 125, 121, 10);
         assert_eq!(
-            before_first(0, 20 * SECOND..21 * SECOND, MIB),
+            before_first(Unread { over: true, ..moment }),
             None,
             "a moment says nothing"
         );

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::chunk::NextFile;
-use super::files::{self, Files};
+use super::files::{self, Files, Unread};
 use super::flow::Flow;
 use super::line::Stamped;
 use super::reader::Found;
@@ -86,17 +86,23 @@ impl Progress {
         }
     }
 
-    /// Puts on record that the first lines may have been rotated away before anybody read them. `began`: when the run did, and
-    /// `until`: for how long it has gone on; None: up to its last line. Nanoseconds since 1970.
-    pub(super) fn note_beginning(&mut self, began: Option<i64>, until: Option<i64>) {
-        let (Some(began), Some(first), Some(attached)) = (began, self.first, self.attached) else {
+    /// Puts on record that the first lines may have been rotated away before anybody read them. `began`: when the run did; `until`:
+    /// for how long it has gone on, up to its last line where that is None; nanoseconds since 1970. `over`: nothing more comes.
+    pub(super) fn note_beginning(&mut self, began: Option<i64>, until: Option<i64>, over: bool) {
+        let (true, Some(began), Some(first), Some(attached)) = (self.unread, began, self.first, self.attached) else {
             return;
         };
-        let last = until.or(self.cursor.latest).unwrap_or(first);
-        if self.unread
-            && first < attached
-            && let Some(gap) = files::before_first(began, first..last, self.cursor.bytes)
-        {
+        let run = Unread {
+            began,
+            first,
+            attached,
+            until: until.or(self.cursor.latest).unwrap_or(first),
+            bytes: self.cursor.bytes,
+            over,
+        };
+        if first >= attached {
+            self.unread = false;
+        } else if let Some(gap) = files::before_first(run) {
             self.unread = false;
             self.gaps.splice(0..0, gap);
         }

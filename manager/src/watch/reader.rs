@@ -142,7 +142,7 @@ impl Reader {
                     }
                 }
                 Run::Going => {
-                    progress.note_beginning(self.began.get().copied(), Some(nanoseconds(Utc::now())));
+                    progress.note_beginning(self.began.get().copied(), Some(nanoseconds(Utc::now())), false);
                     // The stream may have ended before its file, and what was empty then need not be the next one any more.
                     progress.ended = None;
                     progress.next = progress.next.take().filter(|next| next.head.is_some());
@@ -300,7 +300,7 @@ impl Reader {
     }
 
     async fn seal(self, mut progress: Progress, end: &'static str) {
-        progress.note_beginning(self.began.get().copied(), None);
+        progress.note_beginning(self.began.get().copied(), None, true);
         progress.note_rotation(true);
         let message = Message::Seal {
             process_id: self.process_id,

@@ -191,7 +191,8 @@ impl<'a> Taking<'a> {
             self.look_at_head().await;
         }
         if self.way.mode == Mode::Follow && !self.is_old() {
-            self.progress.note_beginning(self.reader.began.get().copied(), None);
+            self.progress
+                .note_beginning(self.reader.began.get().copied(), None, false);
         }
         // Else it may be that the hole before the newest file is about to be found.
         if !self.resume.is_searching() {
