@@ -50,7 +50,11 @@ pub(super) enum Next {
     /// It reads what is stored up to this place: it is not kept any more.
     Read(Cursor),
     /// It sends these.
-    Send(Vec<Arc<LogChunk>>),
+    Send {
+        chunks: Vec<Arc<LogChunk>>,
+        /// Its place is the end of the chunk before them, and not within one that is not here.
+        whole: bool,
+    },
     /// Nothing comes any more but this.
     End(Arc<Ending>),
     /// It waits until more was seen.
@@ -71,7 +75,10 @@ impl Seen {
             .map(|(_, chunk)| chunk.clone())
             .collect();
         match &self.end {
-            _ if !chunks.is_empty() => Next::Send(chunks),
+            _ if !chunks.is_empty() => Next::Send {
+                chunks,
+                whole: place == from || self.recent.iter().any(|(_, chunk)| chunk.span.end() == place),
+            },
             Some(end) => Next::End(end.clone()),
             None => Next::Wait,
         }
@@ -237,7 +244,7 @@ mod tests {
 
     fn sent(next: Next) -> Vec<i64> {
         match next {
-            Next::Send(chunks) => chunks.iter().map(|chunk| chunk.span.seq).collect(),
+            Next::Send { chunks, .. } => chunks.iter().map(|chunk| chunk.span.seq).collect(),
             next => panic!("{next:?}"),
         }
     }

@@ -40,7 +40,7 @@ pub(crate) struct Selection {
 pub(crate) struct Source {
     process: Uuid,
     place: Cursor,
-    /// The place is the end of a chunk that was sent.
+    /// The place is the end of a chunk.
     sent: bool,
     /// Where to stop. None: at the end of the log, when nothing can come any more.
     until: Option<Cursor>,
@@ -200,7 +200,10 @@ impl Source {
         loop {
             let next = seen.borrow_and_update().after(self.place);
             let chunks = match next {
-                Next::Send(chunks) => chunks,
+                Next::Send { chunks, whole } => {
+                    self.sent |= whole;
+                    chunks
+                }
                 Next::Read(up_to) => {
                     let filter = &self.filter.chunks;
                     let chunks = view::chunks(&app.pool, self.process, self.place, i64::MAX, filter, PAGE).await?;
