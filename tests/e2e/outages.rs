@@ -99,7 +99,7 @@ async fn all_done(stack: &Stack, asked: &Asked, witness: &Witness) {
          union all
          select 'event ' || state || ' ' || coalesce(reason, '') from process_event where state in ('failed', 'unconfirmed')
          union all
-         select 'service ' || state from process_event
+         select 'service ' || state || ' ' || coalesce(reason, '') from process_event
           where process_id = $1 and state <> 'ready' and number > (select min(number) from process_event where process_id = $1 and state = 'ready')",
     )
     .bind(witness.process)
