@@ -279,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_missing_behind_the_end_of_a_chunk_that_was_seen() {
+        let mut seen = Seen::default();
+        seen.begin(Cursor { seq: 2, line: 1 });
+        seen.add(Instant::now(), vec![chunk(3, 10), chunk(6, 10)]);
+        for (seq, line, expected) in [(2, 1, true), (3, 0, false), (3, 1, true), (5, 1, false)] {
+            let next = seen.after(Cursor { seq, line });
+            assert!(
+                matches!(next, Next::Send { whole, .. } if whole == expected),
+                "{seq}.{line}: {next:?}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_kept_has_a_bound() {
         let at = |seq| Cursor { seq, line: 1 };
         let mut seen = Seen::default();

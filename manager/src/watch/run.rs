@@ -93,11 +93,10 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
 pub(super) fn began(pod: &Pod, key: &StreamKey) -> Option<i64> {
     let container = container(pod, key)?;
     let state = container.state.as_ref();
-    let last = || container.last_state.as_ref()?.terminated.as_ref()?.started_at.as_ref();
     let running = || state?.running.as_ref()?.started_at.as_ref();
     let at = match container.restart_count - key.restart {
         0 => state::ended_run(container).map_or_else(running, |ended| ended.started_at.as_ref()),
-        1 => last(),
+        1 => container.last_state.as_ref()?.terminated.as_ref()?.started_at.as_ref(),
         _ => None,
     };
     at.and_then(|at| at.0.as_second().checked_mul(1_000_000_000))
@@ -118,6 +117,24 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn the_status_says_when_a_run_and_the_one_before_it_began() {
+        let pod = json!({"spec": {"containers": []}, "status": {"containerStatuses": [{
+            "name": "function", "restartCount": 2, "image": "", "imageID": "", "ready": true,
+            "state": {"running": {"startedAt": "1970-01-01T00:00:09Z"}},
+            "lastState": {"terminated": {"exitCode": 1, "startedAt": "1970-01-01T00:00:04Z"}},
+        }]}});
+        let pod = serde_json::from_value(pod).unwrap();
+        for (restart, expected) in [(2, Some(9_000_000_000)), (1, Some(4_000_000_000)), (0, None)] {
+            let key = StreamKey {
+                pod_uid: "u".into(),
+                container: "function".into(),
+                restart,
+            };
+            assert_eq!(began(&pod, &key), expected, "{restart}");
+        }
+    }
 
     #[test]
     fn the_status_says_what_became_of_a_run() {
