@@ -22,6 +22,8 @@ const HTPASSWD: &str = "octopus:$2b$05$SYW7gyspbUrY.V.3ZB5ITuEHf3z0nGn4P77MDOJKK
 const KUBECONFIG: &str = "/etc/kubernetes/admin.kubeconfig";
 /// The same version as in docker-compose.yml.
 const K3S: &str = "rancher/k3s:v1.34.1-k3s1";
+/// How long a log may be until the node rotates it, as its kubelet's configuration says it: that of the node is set where this is.
+const LOG_MAX_SIZE: &str = "LOG_MAX_SIZE";
 /// Python versions for which there is a base image in the tests.
 const PYTHONS: [(&str, &str, &str); 4] = [
     ("cp310", "PYTHON_IMAGE_310", "python:3.10-slim"),
@@ -149,12 +151,17 @@ fn k3s(request: ContainerRequest<GenericImage>, registry: &str) -> ContainerRequ
         .with_mount(Mount::tmpfs_mount("/run"))
         .with_mount(Mount::tmpfs_mount("/var/run"))
         .with_cmd([
-            "server",
-            "--tls-san=127.0.0.1",
-            "--disable=traefik,servicelb,metrics-server",
-            "--kubelet-arg=max-pods=500",
-            "--kube-controller-manager-arg=node-cidr-mask-size=22",
+            "server".to_owned(),
+            "--tls-san=127.0.0.1".into(),
+            "--disable=traefik,servicelb,metrics-server".into(),
+            "--kubelet-arg=max-pods=500".into(),
+            format!("--kubelet-arg=container-log-max-size={}", log_max_size()),
+            "--kube-controller-manager-arg=node-cidr-mask-size=22".into(),
         ])
+}
+
+fn log_max_size() -> String {
+    env::var(LOG_MAX_SIZE).unwrap_or_else(|_| "10Mi".into())
 }
 
 fn stand_in(request: ContainerRequest<GenericImage>, registry: &str) -> ContainerRequest<GenericImage> {
@@ -163,6 +170,7 @@ fn stand_in(request: ContainerRequest<GenericImage>, registry: &str) -> Containe
         .with_env_var("REGISTRY_USER", REGISTRY_USER.0)
         .with_env_var("REGISTRY_PASSWORD", REGISTRY_USER.1)
         .with_env_var("KUBECONFIG_OUTPUT", KUBECONFIG)
+        .with_env_var(LOG_MAX_SIZE, log_max_size())
         .with_cap_add("ALL")
         .with_cap_drop("SYS_RESOURCE")
         .with_security_opt("seccomp=unconfined")
