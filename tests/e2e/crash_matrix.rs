@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::changes::settled;
-use crate::functions::{HELLO, WORK, small, task};
+use crate::functions::{PLAIN, WORK, small, task};
 use crate::managers::runs;
 
 /// Where it dies while it starts a service, changes it, and ends it. Nothing: it lives through that.
@@ -103,10 +103,10 @@ pub(crate) async fn left(stack: &Stack) -> [usize; 5] {
 async fn a_manager_that_dies_anywhere_leaves_one_workload_of_what_runs_and_none_of_what_ended() {
     let stack = Stack::start("matrix").await;
     let builder = stack.manager().await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     let mut other = small();
     other["env"] = json!([{"name": "OTHER", "value": "1"}]);
-    stack.client.build("hello", HELLO, other).await;
+    stack.client.build("plain", PLAIN, other).await;
     stack.client.build("work", WORK, small()).await;
     let mut chain = Chain {
         stack,
@@ -115,7 +115,7 @@ async fn a_manager_that_dies_anywhere_leaves_one_workload_of_what_runs_and_none_
 
     for (start, change, kill) in ROUNDS {
         chain.next(start).await;
-        let process = chain.stack.client.start("hello", json!({"kind": "service"})).await;
+        let process = chain.stack.client.start("plain", json!({"kind": "service"})).await;
         chain.dies(start).await;
 
         // The next one finishes the start, and takes the change.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::changes::settled;
 use crate::crash_matrix::left;
-use crate::functions::{HELLO, small};
+use crate::functions::{PLAIN, small};
 use crate::outages::soak;
 
 type Pair = (&'static str, &'static str);
@@ -93,7 +93,7 @@ async fn keep(stack: &Stack, (first, second): Pair, over: &CancellationToken) ->
 /// The life of a service, as its user sees it.
 async fn live(stack: &Stack, (first, second): Pair) {
     let about = format!("{first}, {second}");
-    let process = stack.client.start("hello", json!({"kind": "service"})).await;
+    let process = stack.client.start("plain", json!({"kind": "service"})).await;
     settled(stack, process, 1).await;
     let mut changes: Vec<_> = [change(first), change(second)].into_iter().flatten().collect();
     changes.dedup();
@@ -133,10 +133,10 @@ async fn live(stack: &Stack, (first, second): Pair) {
 async fn chain(number: usize, list: &Mutex<Vec<Pair>>, ends: Instant) -> usize {
     let stack = Stack::start(&format!("pairs-{number}")).await;
     let builder = stack.manager().await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     let mut other = small();
     other["env"] = json!([{"name": "OTHER", "value": "1"}]);
-    stack.client.build("hello", HELLO, other).await;
+    stack.client.build("plain", PLAIN, other).await;
     assert!(builder.terminate().await);
     let mut both = 0;
     while Instant::now() < ends {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::changes::settled;
-use crate::functions::{HELLO, WORK, small, task};
+use crate::functions::{PLAIN, WORK, small, task};
 use crate::managers::runs;
 
 /// Tasks that run, tasks that are killed, and services.
@@ -33,7 +33,7 @@ async fn change(client: &Client, process: Uuid, what: &str, body: Value) -> Uuid
 /// A service that is started, restarted, changed twice, and ended when it is `ended`.
 async fn service(stack: &Stack, ended: bool) -> Uuid {
     let client = &stack.client;
-    let process = client.start("hello", json!({"kind": "service"})).await;
+    let process = client.start("plain", json!({"kind": "service"})).await;
     for (what, body) in [
         ("restart", json!({})),
         ("update", json!({"revision": 1})),
@@ -55,10 +55,10 @@ async fn answers_that_are_refused_or_lost_change_nothing() {
     let _manager = stack.manager().await;
     let client = &stack.client;
     client.build("work", WORK, small()).await;
-    client.build("hello", HELLO, small()).await;
+    client.build("plain", PLAIN, small()).await;
     let mut other = small();
     other["env"] = json!([{"name": "OTHER", "value": "1"}]);
-    client.build("hello", HELLO, other).await;
+    client.build("plain", PLAIN, other).await;
 
     faulty.fail(true);
     let since = Instant::now();

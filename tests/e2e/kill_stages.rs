@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::crash_matrix::left;
-use crate::functions::{HELLO, WORK, small, task};
+use crate::functions::{PLAIN, WORK, small, task};
 use crate::outages::soak;
 
 /// Stages of the start of a service, and then of a task. The first start that comes to one is held there for a while, and some
@@ -26,7 +26,7 @@ const STAGES: [&str; 6] = [
 
 async fn start(stack: &Stack, is_service: bool) -> Uuid {
     if is_service {
-        stack.client.start("hello", json!({"kind": "service"})).await
+        stack.client.start("plain", json!({"kind": "service"})).await
     } else {
         stack.client.start("work", task(&["sleep", "600"])).await
     }
@@ -66,7 +66,7 @@ async fn nothing_left(stack: &Stack) {
 async fn a_kill_at_any_moment_of_a_start_leaves_nothing() {
     let stack = Stack::start("kill-stages").await;
     let builder = stack.manager().await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     stack.client.build("work", WORK, small()).await;
     assert!(builder.terminate().await);
     let held = STAGES

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::changes::settled;
-use crate::functions::{HELLO, WORK, small, task};
+use crate::functions::{PLAIN, WORK, small, task};
 use crate::managers::runs;
 
 /// Whether there is time for the long form.
@@ -60,7 +60,7 @@ struct Witness {
 
 impl Witness {
     async fn start(stack: &Stack) -> Self {
-        let process = stack.client.start("hello", json!({"kind": "service"})).await;
+        let process = stack.client.start("plain", json!({"kind": "service"})).await;
         settled(stack, process, 1).await;
         Self {
             process,
@@ -176,7 +176,7 @@ async fn prepared(name: &str) -> (Stack, Links, Program, Witness) {
     let (stack, links) = Stack::linked(name).await;
     let manager = stack.manager().await;
     stack.client.build("work", WORK, small()).await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     let witness = Witness::start(&stack).await;
     (stack, links, manager, witness)
 }

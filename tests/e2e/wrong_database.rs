@@ -10,7 +10,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::functions::{HELLO, small};
+use crate::functions::{PLAIN, small};
 use crate::outages::soak;
 
 /// Another database on the same server.
@@ -88,7 +88,7 @@ async fn halts(stack: &Stack, manager: usize, database: &str, why: &str) {
     .await;
 }
 
-/// Services that a small node starts at once: each installs what it needs.
+/// Services that a small node starts at once.
 const AT_ONCE: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,12 +96,12 @@ async fn a_wrong_database_touches_nothing_and_says_why() {
     let services = if soak() { 50 } else { 5 };
     let (stack, _links) = Stack::linked("wrong-database").await;
     let manager = stack.manager().await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     back_up(&stack, "backup").await;
     let mut processes: Vec<Uuid> = Vec::new();
     for begun in (0..services).step_by(AT_ONCE) {
         for _ in 0..AT_ONCE {
-            processes.push(stack.client.start("hello", json!({"kind": "service"})).await);
+            processes.push(stack.client.start("plain", json!({"kind": "service"})).await);
         }
         for process in &processes[begun..] {
             stack.client.shows(*process, "state", "ready", 300).await;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::changes::settled;
-use crate::functions::{HELLO, small};
+use crate::functions::{PLAIN, small};
 
 /// Of the lease of these managers.
 const LEASE: (&str, &str) = ("OCTOPUS_LEASE_SECONDS", "3");
@@ -41,11 +41,11 @@ async fn a_sleeper_undoes_no_later_change() {
     let sleeper = stack
         .manager_with(&[LEASE, ("FAILPOINTS", "change-policy=1*sleep(5000)")])
         .await;
-    stack.client.build("hello", HELLO, small()).await;
+    stack.client.build("plain", PLAIN, small()).await;
     let mut other = small();
     other["env"] = json!([{"name": "OTHER", "value": "1"}]);
-    stack.client.build("hello", HELLO, other).await;
-    let process = stack.client.start("hello", json!({"kind": "service"})).await;
+    stack.client.build("plain", PLAIN, other).await;
+    let process = stack.client.start("plain", json!({"kind": "service"})).await;
     let name = settled(&stack, process, 1).await["name"].as_str().unwrap().to_owned();
     let ask = async |what: &str, body: Value| -> Uuid {
         let path = format!("/api/v1/processes/{process}/{what}");
@@ -99,8 +99,8 @@ async fn what_a_sleeper_still_creates_is_removed() {
     let sleeper = stack
         .manager_with(&[LEASE, ("FAILPOINTS", "start-service=1*sleep(5000)")])
         .await;
-    stack.client.build("hello", HELLO, small()).await;
-    let process = stack.client.start("hello", json!({"kind": "service"})).await;
+    stack.client.build("plain", PLAIN, small()).await;
+    let process = stack.client.start("plain", json!({"kind": "service"})).await;
     let services = stack.namespace.api::<Service>();
     let ours = ListParams::default().labels("octopus-process-manager/process");
     until("the sleeper to be in the middle of it", 60, async || {
