@@ -1,6 +1,6 @@
 //! The clients of the API server. When it says nothing their connections have died, those that lie idle too, and each of them
 //! would keep a call for the whole of its limit: so the clients are made anew, and who waits for an answer is told when the
-//! API server is back.
+//! API server is back. What it then says of nodes is not news at first.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::token::{self, Bearer};
 
 /// A watch is ended by the API server before it could be silent for so long.
 const WATCH_SILENCE: Duration = Duration::from_secs(75);
+/// While the API server is away no kubelet reports to it, and Kubernetes takes the nodes for lost. They report each 10 s, and after
+/// an absence when they have connected again.
+const NODES_REPORT_WITHIN: Duration = Duration::from_secs(60);
 
 /// Both clients, shared by all who use them.
 #[derive(Clone)]
@@ -24,6 +28,10 @@ struct Shared {
     /// For calls; and for watches, which end when they are silent.
     both: RwLock<[Client; 2]>,
     silent: AtomicBool,
+    /// Whether the last ping was not answered.
+    away: AtomicBool,
+    /// When it was answered again, the last time.
+    returned: RwLock<Option<Instant>>,
     /// How often the API server has come back from silence.
     revived: watch::Sender<u64>,
 }
@@ -35,6 +43,8 @@ impl Clients {
             settings,
             bearer: bearer.clone(),
             silent: AtomicBool::default(),
+            away: AtomicBool::default(),
+            returned: RwLock::default(),
             revived: watch::Sender::default(),
         })))
     }
@@ -56,8 +66,23 @@ impl Clients {
         }
     }
 
+    /// The API server does not answer.
+    pub(super) fn away(&self) {
+        self.0.away.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether kubelets have had the time by `now` to report to the API server.
+    pub(super) fn know_nodes(&self, now: Instant) -> bool {
+        let returned = *self.0.returned.read().unwrap_or_else(PoisonError::into_inner);
+        let is_long_ago = |returned: Instant| now - returned > NODES_REPORT_WITHIN;
+        !self.0.away.load(Ordering::Relaxed) && returned.is_none_or(is_long_ago)
+    }
+
     /// The API server answers.
     pub(super) fn answered(&self) {
+        if self.0.away.swap(false, Ordering::Relaxed) {
+            *self.0.returned.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         if self.0.silent.swap(false, Ordering::Relaxed) {
             self.0.revived.send_modify(|times| *times += 1);
         }
@@ -78,6 +103,22 @@ fn make(settings: &kube::Config, bearer: &Bearer) -> Result<[Client; 2], kube::E
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn of_nodes_is_known_what_kubelets_had_the_time_to_report() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = "http://127.0.0.1:1".parse().unwrap();
+        let clients = Clients::new(kube::Config::new(server), &Bearer::default()).unwrap();
+        let now = Instant::now();
+        clients.answered();
+        assert!(clients.know_nodes(now), "it was never away");
+        clients.away();
+        assert!(!clients.know_nodes(now + 10 * NODES_REPORT_WITHIN));
+        clients.answered();
+        clients.answered();
+        assert!(!clients.know_nodes(now + NODES_REPORT_WITHIN));
+        assert!(clients.know_nodes(Instant::now() + 2 * NODES_REPORT_WITHIN));
+    }
 
     #[tokio::test]
     async fn a_silence_ends_once_and_leaves_no_connection_behind() {

@@ -10,6 +10,8 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use octopus_shared::db::report;
 use octopus_shared::pod::PodObservation;
+use octopus_shared::process::ProcessState;
+use octopus_shared::reason;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -196,9 +198,18 @@ async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
     }
 }
 
+/// Whether a look shows what the pod is like. That its node is lost is left to a later list when it may only be that the API server
+/// was away.
+fn is_news(look: &PodObservation, knows_nodes: bool) -> bool {
+    let is_lost = look.verdict.state == ProcessState::Failing && look.verdict.reason == Some(reason::NODE_LOST);
+    look.gone || knows_nodes || !is_lost
+}
+
 /// Stores looks at pods, in their order: those that show something new, with one commit for many. Answers whether any did.
 async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: Vec<PodObservation>) -> bool {
     let mut is_new = false;
+    let knows_nodes = watching.context.cluster.knows_nodes();
+    looks.retain(|look| is_news(look, knows_nodes));
     for look in &mut looks {
         look.events = seen.warnings.of(&look.uid);
     }
@@ -232,7 +243,6 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
 #[cfg(test)]
 mod tests {
     use octopus_shared::pod::Verdict;
-    use octopus_shared::process::ProcessState;
 
     use super::*;
 
@@ -267,6 +277,25 @@ mod tests {
         let again = seen.again(&[look("a", "2", ProcessState::Running)], &warned);
         let again: Vec<_> = again.iter().map(|look| look.uid.as_str()).collect();
         assert_eq!(again, ["b"]);
+    }
+
+    #[test]
+    fn a_node_is_lost_only_to_an_api_server_that_would_know_better() {
+        let lost = |state, gone| PodObservation {
+            verdict: Verdict::because(state, reason::NODE_LOST, "its node has stopped answering"),
+            gone,
+            ..look("a", "1", state)
+        };
+        for (look, knows_nodes, expected) in [
+            (lost(ProcessState::Failing, false), false, false),
+            (lost(ProcessState::Failing, false), true, true),
+            // Said by a kubelet, of a container that it has forgotten.
+            (lost(ProcessState::Failed, false), false, true),
+            (lost(ProcessState::Failing, true), false, true),
+            (look("a", "1", ProcessState::Failing), false, true),
+        ] {
+            assert_eq!(is_news(&look, knows_nodes), expected, "{look:?}");
+        }
     }
 
     #[test]
