@@ -22,7 +22,7 @@ const HTPASSWD: &str = "octopus:$2b$05$SYW7gyspbUrY.V.3ZB5ITuEHf3z0nGn4P77MDOJKK
 const KUBECONFIG: &str = "/etc/kubernetes/admin.kubeconfig";
 /// The same version as in docker-compose.yml.
 const K3S: &str = "rancher/k3s:v1.34.1-k3s1";
-/// How long a log may be until the node rotates it, as its kubelet's configuration says it: that of the node is set where this is.
+/// Names how long a log may be until its node rotates it, in a run that wants longer ones; the development cluster has it too.
 const LOG_MAX_SIZE: &str = "LOG_MAX_SIZE";
 /// Python versions for which there is a base image in the tests.
 const PYTHONS: [(&str, &str, &str); 4] = [
