@@ -20,12 +20,17 @@ const SUSPECT_AGAIN: Duration = Duration::from_secs(2);
 const SUSPECT_UNTIL: Duration = Duration::from_secs(14);
 /// Kubelets look at a silent file every second: what it still has comes within this time.
 const DRAINED: Duration = Duration::from_millis(1500);
+/// A node that takes longer to say what the newest file begins with may be as late with lines.
+const PROMPT: Duration = Duration::from_secs(1);
 /// Between two looks at the newest file while lines come.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// A stream that waited for us so long,
 const HELD_UP: Duration = Duration::from_millis(100);
 /// as lately as this, may be late because of us.
 const HELD_UP_LATELY: Duration = Duration::from_secs(3);
+/// What is due is done so late only by a process that was stopped: nodes look at the size of logs every 10 s, and meanwhile a
+/// whole file may have come and gone.
+const STOPPED: Duration = Duration::from_secs(5);
 /// Between two questions about timestamps in lines.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
@@ -52,6 +57,7 @@ pub(crate) struct Pace {
     search: Option<Instant>,
     look: Option<Instant>,
     asked: Option<Instant>,
+    doubted: Option<Instant>,
     hangs_since: Option<Instant>,
     held_up: Option<Instant>,
 }
@@ -68,6 +74,7 @@ impl Pace {
             search: None,
             look: None,
             asked: None,
+            doubted: None,
             hangs_since: None,
             held_up: None,
         }
@@ -93,6 +100,11 @@ impl Pace {
         } else {
             Due::Nothing
         }
+    }
+
+    /// Whether this process must have been stopped.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        now >= self.next() + STOPPED
     }
 
     pub(crate) fn bytes_came(&mut self, now: Instant) {
@@ -143,8 +155,14 @@ impl Pace {
         self.asked.is_none_or(|asked| now - asked >= LOOK_EVERY)
     }
 
-    pub(crate) fn may_ask(&self, now: Instant) -> bool {
-        self.asked.is_none_or(|asked| now - asked >= ASK_EVERY)
+    /// Whether the node may be asked about a timestamp in a line. What it said before, when the timestamp was not there yet, does not
+    /// count.
+    pub(crate) fn may_ask(&mut self, now: Instant) -> bool {
+        let may = self.doubted.is_none_or(|doubted| now - doubted >= ASK_EVERY);
+        if may {
+            self.doubted = Some(now);
+        }
+        may
     }
 
     /// The node was asked.
@@ -161,8 +179,12 @@ impl Pace {
         });
     }
 
-    /// It has not. True: for so long that nothing more is on its way; else it is looked at again.
-    pub(crate) fn hangs_for_long(&mut self, now: Instant) -> bool {
+    /// It has not. True: for so long that nothing more is on its way; else it is looked at again. `took`: how long its node took to
+    /// say so.
+    pub(crate) fn hangs_for_long(&mut self, now: Instant, took: Duration) -> bool {
+        if took > PROMPT {
+            self.hangs_since = Some(now);
+        }
         let since = *self.hangs_since.get_or_insert(now);
         self.look = Some(since + DRAINED);
         now - since >= DRAINED
@@ -182,6 +204,7 @@ mod tests {
         assert_eq!(pace.next(), start + FLUSH_AFTER);
         assert_eq!(pace.due(start), Due::Nothing);
         assert_eq!(pace.due(start + FLUSH_AFTER), Due::Flush);
+        assert!(pace.is_late(start + FLUSH_AFTER + STOPPED) && !pace.is_late(start + STOPPED));
         pace.set_flush(start + RESTED, true, true);
         assert_eq!(
             pace.next(),
@@ -225,12 +248,16 @@ mod tests {
         let mut pace = Pace::new();
         let start = pace.last_bytes;
         pace.set_look(start, true);
-        assert!(!pace.hangs_for_long(start + SUSPECT));
+        assert!(!pace.hangs_for_long(start + SUSPECT, PROMPT));
         assert_eq!(pace.next(), start + SUSPECT + DRAINED);
-        assert!(pace.hangs_for_long(pace.next()));
-        assert!(!pace.hangs_for_long(start + SUSPECT + DRAINED / 2));
+        assert!(pace.hangs_for_long(pace.next(), PROMPT));
+        assert!(!pace.hangs_for_long(start + SUSPECT + DRAINED / 2, PROMPT));
         pace.bytes_came(start);
-        assert!(!pace.hangs_for_long(start + 2 * (SUSPECT + DRAINED)), "it goes on");
+        let late = start + 2 * (SUSPECT + DRAINED);
+        assert!(!pace.hangs_for_long(late, PROMPT), "it goes on");
+        assert!(!pace.hangs_for_long(late + DRAINED, 2 * PROMPT), "the way is slow");
+        assert!(!pace.hangs_for_long(late + DRAINED, PROMPT));
+        assert!(pace.hangs_for_long(late + 2 * DRAINED, PROMPT));
     }
 
     #[test]
@@ -267,9 +294,10 @@ mod tests {
     fn a_node_is_not_asked_too_often() {
         let mut pace = Pace::new();
         let start = pace.last_bytes;
-        assert!(pace.may_ask(start) && pace.is_long_since_look(start));
+        assert!(pace.is_long_since_look(start));
         pace.asked(start);
-        assert!(!pace.may_ask(start) && pace.may_ask(start + ASK_EVERY));
+        assert!(pace.may_ask(start), "the timestamp may be newer than the answer");
+        assert!(!pace.may_ask(start + ASK_EVERY / 2) && pace.may_ask(start + ASK_EVERY));
         assert!(!pace.is_long_since_look(start + ASK_EVERY) && pace.is_long_since_look(start + LOOK_EVERY));
     }
 }

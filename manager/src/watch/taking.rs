@@ -77,6 +77,9 @@ impl<'a> Taking<'a> {
             if self.reader.watching.lost.is_cancelled() {
                 return None;
             }
+            if self.pace.is_late(Instant::now()) {
+                self.progress.files.blinded();
+            }
             // A fast stream has more at once, and needs no clock.
             let read = match stream.fill_buf().now_or_never() {
                 Some(read) => Ok(read),
@@ -268,7 +271,8 @@ impl<'a> Taking<'a> {
 
     /// Whether the stream hangs at the end of a file that is not the newest one any more: kubelets do not tell.
     async fn hangs(&mut self, rest: Option<Stamped>) -> Option<Read> {
-        self.pace.asked(Instant::now());
+        let asked = Instant::now();
+        self.pace.asked(asked);
         let Some(head) = self
             .reader
             .head(self.way.mode)
@@ -279,7 +283,7 @@ impl<'a> Taking<'a> {
             return None;
         };
         // The old file may have bytes yet that are on their way.
-        if !self.pace.hangs_for_long(Instant::now()) {
+        if !self.pace.hangs_for_long(Instant::now(), asked.elapsed()) {
             return None;
         }
         match self.reader.is_other_run(self.progress, self.way.mode).await {
@@ -333,8 +337,8 @@ impl<'a> Taking<'a> {
         let is_empty = next.as_ref().is_some_and(|next| next.head.is_none());
         self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching() && !is_empty;
         if let Some(mut next) = next {
-            if let Some(rest) = next.rest.take_if(|_| is_read && is_whole) {
-                // Nothing followed in the next file, so this was the last line.
+            if let Some(rest) = next.rest.take_if(|_| is_read && is_whole && is_empty) {
+                // Nothing was in the next file, so this was the last line.
                 self.store(Passed::New(vec![rest]));
             }
             self.progress.next = Some(next);
@@ -375,7 +379,7 @@ impl<'a> Taking<'a> {
                 self.progress.note(gap);
                 // What was missed on the way to this file is part of the gap.
                 if let Some(first) = lines.first() {
-                    self.progress.files.entered(nanoseconds(first.at));
+                    self.progress.files.passed_over(nanoseconds(first.at));
                 }
                 lines
             }
@@ -389,8 +393,10 @@ impl<'a> Taking<'a> {
                 let seam = nanoseconds(seam);
                 let follows = self.progress.files.follows(seam);
                 tracing::debug!(seam, follows, "a line was cut by the rotation");
-                self.progress.files.entered(seam);
-                if !follows {
+                if follows {
+                    self.progress.files.entered(seam);
+                } else {
+                    self.progress.files.passed_over(seam);
                     // The halves are of two lines: a file in between was passed over.
                     line = line.second_half();
                     self.progress.note(Gap {
