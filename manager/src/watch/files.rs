@@ -100,7 +100,7 @@ impl Files {
 
     /// A line came.
     pub(crate) fn read(&mut self, at: i64, bytes: usize) {
-        if self.recent.back().is_some_and(|last| self.rests(*last, at)) {
+        if self.recent.back().is_some_and(|last| at - last >= REST) {
             remember(&mut self.rested, at, REMEMBERED);
         }
         remember(&mut self.recent, at, RECENT);
@@ -113,11 +113,6 @@ impl Files {
     /// The stream was opened in the middle of a log of so many bytes.
     pub(crate) fn opened(&mut self, bytes: i64) {
         self.bytes = self.bytes.max(usize::try_from(bytes).unwrap_or_default().min(LEAST));
-    }
-
-    /// Whether nothing was printed in between: else there would be a file of it.
-    fn rests(&self, last: i64, at: i64) -> bool {
-        at - last >= REST && !self.blind && !self.heads.iter().any(|head| last + LATE < *head && *head < at)
     }
 
     /// Nobody has looked for so long that files may have come and gone.
@@ -169,16 +164,15 @@ impl Files {
         self.current == Some(head) && self.unproven.is_empty()
     }
 
-    /// Whether the stream has not come to the file with this head yet.
-    fn is_ahead(&self, head: i64) -> bool {
-        let last = self.recent.back();
-        last.is_some_and(|last| *last < head + SKEW) && !self.recent.contains(&head)
+    /// Whether the stream has come past the beginning of this file. `late`: by how much lines of the file before may be later.
+    fn is_past(&self, head: i64, late: i64) -> bool {
+        self.recent.contains(&head) || self.recent.back().is_some_and(|last| *last >= head + late)
     }
 
     /// Whether the newest file is another one than the stream is in, the very next. `head`: None when nothing is in it yet.
     pub(crate) fn is_next(&self, head: Option<i64>) -> bool {
         let Some(last) = self.recent.back() else { return false };
-        head.is_none_or(|head| self.is_ahead(head) && head < last + ROUND)
+        head.is_none_or(|head| !self.is_past(head, SKEW) && head < last + ROUND)
     }
 
     /// The latest line that is known to be earlier: the very last one, if it came lately.
@@ -201,21 +195,17 @@ impl Files {
         let passed = self
             .unproven
             .iter()
-            .take_while(|head| over || self.is_past(**head))
+            .take_while(|head| over || self.is_past(**head, LATE))
             .count();
         let heads: Vec<i64> = self.unproven.drain(..passed).collect();
         let (first, last) = (*heads.first()?, *heads.last()?);
         self.current = Some(last);
-        // A file lasts longer than it takes to see that the stream has come to it.
+        // A file lasts longer than it takes to see that the stream has come to it. Who passes one over has not rested.
         let is_passed_over = heads.len() > 1 || self.doubtful.contains(&last);
         if !is_passed_over && self.rested.contains(&last) || self.hole == Some(last) {
             return None;
         }
-        let to = if over && !self.is_past(last) {
-            last
-        } else {
-            self.first_after(last)
-        };
+        let to = self.first_after(last);
         self.hole = Some(to);
         Some(Gap {
             from: self.last_before(first),
@@ -229,11 +219,6 @@ impl Files {
             cut: true,
             ..Gap::default()
         })
-    }
-
-    /// Whether the stream has come past the beginning of this file.
-    fn is_past(&self, head: i64) -> bool {
-        self.recent.contains(&head) || self.recent.back().is_some_and(|last| *last >= head + LATE)
     }
 }
 

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 const HELD_UP: Duration = Duration::from_millis(100);
 /// as lately as this, may be late because of us.
 const HELD_UP_LATELY: Duration = Duration::from_secs(3);
-/// What is due is done so late only by a process that was stopped: nodes look at the size of logs every 10 s, and meanwhile a
+/// Who has not read for so long has not looked at the newest file either: nodes look at the size of logs every 10 s, and meanwhile a
 /// whole file may have come and gone.
 const STOPPED: Duration = Duration::from_secs(5);
 /// Between two questions about timestamps in lines.
@@ -60,6 +60,7 @@ pub(crate) struct Pace {
     doubted: Option<Instant>,
     hangs_since: Option<Instant>,
     held_up: Option<Instant>,
+    stopped: bool,
 }
 
 impl Pace {
@@ -77,6 +78,7 @@ impl Pace {
             doubted: None,
             hangs_since: None,
             held_up: None,
+            stopped: false,
         }
     }
 
@@ -102,9 +104,10 @@ impl Pace {
         }
     }
 
-    /// Whether this process must have been stopped.
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
-        now >= self.next() + STOPPED
+    /// Whether we have not read for long since this was last asked: we waited for others, or the process was stopped, which
+    /// does late what was due.
+    pub(crate) fn was_stopped(&mut self, now: Instant) -> bool {
+        std::mem::take(&mut self.stopped) || now >= self.next() + STOPPED
     }
 
     pub(crate) fn bytes_came(&mut self, now: Instant) {
@@ -126,6 +129,7 @@ impl Pace {
     /// Nothing was read for so long because of us: that says nothing about the stream.
     pub(crate) fn paused(&mut self, now: Instant, long: Duration) {
         self.last_bytes += long;
+        self.stopped |= long >= STOPPED;
         if long >= HELD_UP {
             self.held_up = Some(now);
         }
@@ -204,7 +208,6 @@ mod tests {
         assert_eq!(pace.next(), start + FLUSH_AFTER);
         assert_eq!(pace.due(start), Due::Nothing);
         assert_eq!(pace.due(start + FLUSH_AFTER), Due::Flush);
-        assert!(pace.is_late(start + FLUSH_AFTER + STOPPED) && !pace.is_late(start + STOPPED));
         pace.set_flush(start + RESTED, true, true);
         assert_eq!(
             pace.next(),
@@ -278,6 +281,20 @@ mod tests {
         pace.set_search(now, false, false);
         pace.set_look(now, false);
         assert_eq!(pace.due(now + Pace::IDLE), Due::Idle);
+    }
+
+    #[test]
+    fn who_did_not_read_for_long_was_stopped() {
+        let mut pace = Pace::new();
+        let start = pace.last_bytes;
+        pace.set_flush(start, true, false);
+        assert!(!pace.was_stopped(start + STOPPED) && pace.was_stopped(start + FLUSH_AFTER + STOPPED));
+        pace.set_flush(start, false, false);
+        assert!(!pace.was_stopped(start + Pace::IDLE), "nothing was due before");
+        pace.paused(start, STOPPED / 2);
+        assert!(!pace.was_stopped(start));
+        pace.paused(start, STOPPED);
+        assert!(pace.was_stopped(start) && !pace.was_stopped(start), "it is told once");
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl<'a> Taking<'a> {
             if self.reader.watching.lost.is_cancelled() {
                 return None;
             }
-            if self.pace.is_late(Instant::now()) {
+            if self.pace.was_stopped(Instant::now()) {
                 self.progress.files.blinded();
             }
             // A fast stream has more at once, and needs no clock.
