@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::FalseyValueParser;
+use octopus_shared::reason::{self, Reason};
 use url::Url;
 
 use crate::cluster::{expose, gpu};
@@ -155,12 +156,30 @@ pub struct Config {
     /// Seconds that an object of a process that is gone is left alone, and that a process without objects is believed.
     #[arg(long, env = "OCTOPUS_ORPHAN_GRACE_SECONDS", default_value_t = 60)]
     pub orphan_grace_seconds: u64,
+    /// Seconds that a task waits for an image that its node does not find in the registry; then it fails. A malformed name fails it at
+    /// once, and a service waits as long as it is wanted.
+    #[arg(long, env = "OCTOPUS_IMAGE_NOT_FOUND_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub image_not_found_seconds: u32,
+    /// The same for an image that its node cannot pull for another reason: the registry is away, or refuses it.
+    #[arg(long, env = "OCTOPUS_IMAGE_PULL_SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub image_pull_seconds: u32,
     /// Log as JSON, for collectors.
     #[arg(long, env = "OCTOPUS_LOG_JSON", value_parser = FalseyValueParser::new())]
     pub log_json: bool,
 }
 
 impl Config {
+    /// How long a task waits for its image, by what its node says of it.
+    pub fn image_grace(&self) -> [(Reason, Duration); 4] {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        [
+            (reason::INVALID_IMAGE_NAME, Duration::ZERO),
+            (reason::IMAGE_NOT_FOUND, seconds(self.image_not_found_seconds)),
+            (reason::IMAGE_PULL_UNAUTHORIZED, seconds(self.image_pull_seconds)),
+            (reason::IMAGE_PULL_FAILED, seconds(self.image_pull_seconds)),
+        ]
+    }
+
     /// How long a claim outlives the last beat.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds)

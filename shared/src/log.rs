@@ -61,8 +61,9 @@ pub fn chained(before: &[u8], line: &[u8]) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// Nanoseconds. Whoever printed nothing for so long before a new file of the node began did not print during the change of files.
-pub const REST: i64 = 500_000_000;
+/// Nanoseconds. Whoever printed nothing for so long before a new file of the node began did not print during the change of files. On a
+/// node that has too much to do a runtime was seen to take the two halves of a line half a second apart.
+pub const REST: i64 = 2_000_000_000;
 
 /// A known hole in a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

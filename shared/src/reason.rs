@@ -41,7 +41,9 @@ reasons! {
     /// The node does not find the image.
     IMAGE_NOT_FOUND = "image_not_found", "Check that the name nodes pull from is the registry that the manager pushes to.";
     /// The node cannot pull the image at the moment.
-    IMAGE_PULL_FAILED = "image_pull_failed", "Check that the node reaches the registry and may read from it.";
+    IMAGE_PULL_FAILED = "image_pull_failed", "Check that the node reaches the registry and trusts its certificate; it is tried again by itself.";
+    /// The registry does not let the node read the image.
+    IMAGE_PULL_UNAUTHORIZED = "image_pull_unauthorized", "Check the Secret that the manager's OCTOPUS_REGISTRY_PULL_SECRET names: its user has to be allowed to read from the registry.";
     /// The image's name is malformed.
     INVALID_IMAGE_NAME = "invalid_image_name", "Check the manager's setting of the name that nodes pull from.";
     /// The container's configuration names something that is not there.
@@ -117,6 +119,14 @@ reasons! {
     /// Every manager that took the command died.
     RESCUED_TOO_OFTEN = "rescued_too_often", "Look at the manager's log; the command itself may be what ends it.";
 }
+
+/// Why a node does not get an image: with one of these no container of the pod was made.
+pub const OF_IMAGES: [Reason; 4] = [
+    IMAGE_NOT_FOUND,
+    IMAGE_PULL_UNAUTHORIZED,
+    IMAGE_PULL_FAILED,
+    INVALID_IMAGE_NAME,
+];
 
 #[cfg(test)]
 mod tests {

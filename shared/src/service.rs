@@ -24,13 +24,13 @@ pub(crate) fn verdict(replicas: i32, wanted: &str, pods: &[KnownPod]) -> Verdict
         return if replicas == 0 {
             Verdict::because(ProcessState::Pending, reason::SCALED_TO_ZERO, "no pod of it is wanted")
         } else {
-            Verdict::plain(ProcessState::Starting)
+            starting_after(wanted, pods, Verdict::plain(ProcessState::Starting))
         };
     };
     let new = live.iter().filter(is_new).count();
     let new_ready = live.iter().filter(is_new).filter(is_ready).count();
     let Some(ready) = self::newest(live.iter().filter(is_ready).copied()) else {
-        return newest.verdict.clone();
+        return starting_after(wanted, pods, newest.verdict.clone());
     };
     // Of the pods that are to come, the first that says what it waits for.
     let hindered = live
@@ -56,6 +56,21 @@ pub(crate) fn verdict(replicas: i32, wanted: &str, pods: &[KnownPod]) -> Verdict
         );
     }
     ready.verdict.clone()
+}
+
+/// A start that needs no explanation, unless the pod before it was ended by its node or by the scheduler: then that is the one.
+fn starting_after(wanted: &str, pods: &[KnownPod], start: Verdict) -> Verdict {
+    let is_plain = start.state == ProcessState::Starting && start.reason.is_none();
+    let over = pods.iter().filter(|pod| pod.gone || pod.ended);
+    let before = newest(over.filter(|pod| pod.wish.as_deref().is_none_or(|wish| wish == wanted)));
+    match before.map(|pod| &pod.verdict) {
+        Some(failed) if is_plain && failed.state == ProcessState::Failed && failed.reason.is_some() => Verdict {
+            reason: failed.reason,
+            message: failed.message.as_ref().map(|words| format!("the pod before: {words}")),
+            ..start
+        },
+        _ => start,
+    }
 }
 
 fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> {
@@ -86,7 +101,7 @@ mod tests {
 
     #[test]
     fn pods_of_two_wishes_are_a_rollout() {
-        use ProcessState::{Failing, Pending, Ready, Running, Starting};
+        use ProcessState::{Failed, Failing, Pending, Ready, Running, Starting};
         let gone = KnownPod {
             gone: true,
             ..pod("1", Ready)
@@ -103,6 +118,16 @@ mod tests {
             verdict: Verdict::because(Starting, reason::UNSCHEDULABLE, "no room"),
             ..pod("2", Starting)
         };
+        let evicted = |age: i64, wish: &str| KnownPod {
+            verdict: Verdict::because(Failed, reason::EVICTED, "disk"),
+            ended: true,
+            created_at: DateTime::UNIX_EPOCH - chrono::TimeDelta::seconds(age),
+            ..pod(wish, Failed)
+        };
+        let later = |earlier: &KnownPod| KnownPod {
+            wish: Some("2".into()),
+            ..earlier.clone()
+        };
         for (name, replicas, pods, state, why) in [
             ("all as wanted", 1, vec![pod("2", Ready)], Ready, None),
             (
@@ -113,6 +138,48 @@ mod tests {
                 None,
             ),
             ("nothing yet", 1, vec![gone.clone()], Starting, None),
+            (
+                "nothing yet, and its pod was evicted",
+                1,
+                vec![evicted(1, "2")],
+                Starting,
+                Some(reason::EVICTED),
+            ),
+            (
+                "its pod was evicted and the next one starts",
+                1,
+                vec![evicted(1, "2"), pod("2", Starting)],
+                Starting,
+                Some(reason::EVICTED),
+            ),
+            (
+                "the next one says what it waits for itself",
+                1,
+                vec![evicted(1, "2"), waiting.clone()],
+                Starting,
+                Some(reason::UNSCHEDULABLE),
+            ),
+            (
+                "an earlier one than the last was evicted",
+                1,
+                vec![evicted(1, "2"), later(&gone), pod("2", Starting)],
+                Starting,
+                None,
+            ),
+            (
+                "one of another wish was evicted",
+                1,
+                vec![evicted(1, "1"), pod("2", Starting)],
+                Starting,
+                None,
+            ),
+            (
+                "its pod was evicted and the next one answers",
+                1,
+                vec![evicted(1, "2"), pod("2", Ready)],
+                Ready,
+                None,
+            ),
             (
                 "nothing is wanted",
                 0,

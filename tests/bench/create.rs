@@ -1,6 +1,6 @@
 //! Insert -> create request, and accepted creates per second against a bare client.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +13,11 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use super::processes::measured;
 use super::{idle_node, quantile};
+
+/// How long a start waited for its create request.
+const SENT: &str = "octopus_create_request_wait_seconds";
 
 /// Creates in each round.
 const CREATES: usize = 200;
@@ -64,22 +68,10 @@ async fn latency(stack: &Stack, manager: &Program) {
         stored.push(started.elapsed());
     }
     stored.sort_unstable();
-    let metrics = reqwest::get(format!("http://{}/metrics", manager.address))
-        .await
-        .expect("the manager answers");
-    let metrics = metrics.text().await.expect("text");
-    let sent = |share: &str| {
-        let name = format!("octopus_create_request_wait_seconds{{quantile=\"{share}\"}} ");
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(&name))
-            .expect("the manager measures it");
-        Duration::from_secs_f64(line.parse().expect("a number"))
-    };
     println!(
         "insert -> create request sent: p50 {:.1?}, p99 {:.1?} ({SINGLE} starts, one after another)",
-        sent("0.5"),
-        sent("0.99")
+        measured(manager, SENT, "0.5").await,
+        measured(manager, SENT, "0.99").await
     );
     println!(
         "request -> created, as the caller's long poll sees it: p50 {:.1?}, p99 {:.1?}",

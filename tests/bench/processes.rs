@@ -137,8 +137,8 @@ async fn kills(stack: &Stack, manager: &Program) {
     waits.sort_unstable();
     println!(
         "kill stored -> its first request to the API server: p50 {:.1?}, p99 {:.1?} ({KILLS} kills, one after another)",
-        metric(manager, "octopus_kill_request_wait_seconds", "0.5").await,
-        metric(manager, "octopus_kill_request_wait_seconds", "0.99").await,
+        measured(manager, "octopus_kill_request_wait_seconds", "0.5").await,
+        measured(manager, "octopus_kill_request_wait_seconds", "0.99").await,
     );
     println!(
         "kill asked for -> nothing left of it: p50 {:.1?}, p99 {:.1?}",
@@ -147,33 +147,16 @@ async fn kills(stack: &Stack, manager: &Program) {
     );
 }
 
-async fn metrics(manager: &Program) -> String {
-    let shown = async {
-        reqwest::get(format!("http://{}/metrics", manager.address))
-            .await?
-            .text()
-            .await
-    };
-    shown.await.unwrap_or_default()
+/// A quantile of what the manager measures in seconds.
+pub(super) async fn measured(manager: &Program, name: &str, share: &str) -> Duration {
+    let series = format!("{name}{{quantile=\"{share}\"}}");
+    Duration::from_secs_f64(manager.metric(&series).await.expect("the manager measures it"))
 }
 
-async fn metric(manager: &Program, name: &str, share: &str) -> Duration {
-    let start = format!("{name}{{quantile=\"{share}\"}} ");
-    let metrics = metrics(manager).await;
-    let value = metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(&start))
-        .expect("the manager measures it");
-    Duration::from_secs_f64(value.parse().expect("a number"))
-}
-
-pub(super) async fn counter(manager: &Program, name: &str) -> usize {
-    let start = format!("{name} ");
-    let metrics = metrics(manager).await;
-    metrics
-        .lines()
-        .find_map(|line| line.strip_prefix(&start)?.parse().ok())
-        .unwrap_or(0)
+/// Whether the manager has begun to read so many logs.
+pub(super) async fn reads_logs(manager: &Program, many: usize) -> bool {
+    let attached = manager.metric("octopus_logs_attached_total").await;
+    attached.is_some_and(|attached| attached >= many as f64)
 }
 
 /// What a restarted manager needs until it has looked at each pod and reads each log, and whether it touched any.
@@ -185,7 +168,7 @@ async fn restart(stack: &Stack) {
         stack.client.shows(*process, "state", "running", 900).await;
     }
     until("each log to be read", 120, async || {
-        (counter(&first, "octopus_logs_attached_total").await >= RUNNING).then_some(())
+        reads_logs(&first, RUNNING).await.then_some(())
     })
     .await;
     assert!(first.terminate().await, "the manager ends cleanly");
@@ -194,7 +177,7 @@ async fn restart(stack: &Stack) {
     let started = Instant::now();
     let next = stack.manager_with(&room).await;
     until("each log to be read again", 120, async || {
-        (counter(&next, "octopus_logs_attached_total").await >= RUNNING).then_some(())
+        reads_logs(&next, RUNNING).await.then_some(())
     })
     .await;
     let took = started.elapsed();

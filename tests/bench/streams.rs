@@ -10,7 +10,7 @@ use octopus_tests::stack::Stack;
 use octopus_tests::stack::client::until;
 use serde_json::json;
 
-use super::processes::{counter, start_all};
+use super::processes::{reads_logs, start_all};
 use super::{idle_node, resident_kib};
 
 const STREAMS: usize = 500;
@@ -43,7 +43,7 @@ pub(super) async fn run() {
         .count()
         .await;
     until("each log to be followed", 300, async || {
-        (counter(&manager, "octopus_logs_attached_total").await >= STREAMS).then_some(())
+        reads_logs(&manager, STREAMS).await.then_some(())
     })
     .await;
     let lines = until("a line of each to be stored", 120, async || {

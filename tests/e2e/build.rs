@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -198,8 +199,19 @@ async fn what_exists_as_source_only_is_built_in_a_pod_once() {
             .unwrap_or_default()
             .to_owned()
     };
-    client.build("first", &source("first"), json!({})).await;
+    let declared = client.declare("first", &source("first"), json!({})).await;
+    let begun = until("lines of a build that goes on", 180, async || {
+        let begun = log("first").await;
+        let shown = client.get("/api/v1/functions/first").await;
+        (shown["revisions"][0]["build_state"] == "building" && !begun.is_empty()).then_some(begun)
+    })
+    .await;
+    assert_eq!(client.ended(declared, 600).await["state"], "succeeded");
     let built = log("first").await;
+    assert!(
+        built.len() > begun.len() && built.starts_with(&begun),
+        "{begun}, {built}"
+    );
     assert!(built.contains("docopt-0.6.2-py2.py3-none-any.whl"), "{built}");
     client.build("second", &source("second"), json!({})).await;
     let again = log("second").await;

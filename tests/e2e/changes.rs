@@ -208,8 +208,7 @@ async fn a_service_is_restarted_and_scaled_and_killed_with_all_its_pods() {
     settled(&stack, process, 2).await;
     assert_eq!(stack.diff(&[]).await, (true, json!([])));
     until("drift to be counted", 30, async || {
-        let metrics = reqwest::get(format!("http://{}/metrics", next.address)).await.unwrap();
-        let metrics = metrics.text().await.unwrap();
+        let metrics = next.metrics().await?;
         let counts = ["missing", "extra", "different", "stuck"];
         counts
             .iter()

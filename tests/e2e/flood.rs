@@ -1,7 +1,5 @@
 //! Functions that print much, and checking what is stored of it: with what is on record as missing it is all that was printed.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, Utc};
 use octopus_tests::stack::Stack;
 use serde_json::{Value, json};
@@ -16,6 +14,9 @@ pub(crate) enum Stored {
     /// Its beginning is missing.
     End,
 }
+
+/// Nothing of the longest log is dropped for its length.
+pub(crate) const WHOLE: (&str, &str) = ("OCTOPUS_LOG_BYTES_PER_PROCESS", "2000000000");
 
 pub(crate) fn stored(line: &str) -> Stored {
     let filler = "x".repeat(190);
@@ -33,14 +34,29 @@ pub(crate) fn stored(line: &str) -> Stored {
 
 /// Checks what is stored of a flood, line by line.
 struct Account {
-    ends: HashSet<Option<i64>>,
-    cuts: HashSet<Option<i64>>,
+    holes: Vec<Hole>,
     next: usize,
     missing: usize,
-    place: Option<i64>,
+    /// The time of the last line.
+    last: Option<i64>,
+    /// The last line was one whose beginning is missing: what is missing before the next one may be in that hole.
+    after_end: bool,
+}
+
+/// A hole that is on record.
+struct Hole {
+    from: Option<i64>,
+    to: Option<i64>,
+    cut: bool,
 }
 
 impl Account {
+    /// Holes that reach from the last stored line, or from before it, to a time or to the end.
+    fn reaching(&self, to: Option<i64>) -> impl Iterator<Item = &Hole> {
+        let begins = |from: Option<i64>| self.last.is_none_or(|last| from.is_some_and(|from| from <= last));
+        self.holes.iter().filter(move |hole| hole.to == to && begins(hole.from))
+    }
+
     fn line(&mut self, line: &Value) {
         let at: DateTime<Utc> = line["at"].as_str().unwrap().parse().unwrap();
         let at = at.timestamp_nanos_opt();
@@ -48,19 +64,28 @@ impl Account {
         match stored(line["line"].as_str().unwrap()) {
             Stored::Whole(number) => {
                 assert!(number >= next, "{number} is there twice or out of order");
-                let known = self.ends.contains(&at) || self.ends.contains(&self.place);
-                assert!(number == next || known, "{next} to {number} are missing");
+                let known = self.after_end || self.reaching(at).next().is_some();
+                assert!(
+                    number == next || known,
+                    "{next} to {number} are missing between {:?} and {at:?}",
+                    self.last
+                );
                 if number > next {
                     println!("flood: {} lines missing before {at:?}", number - next);
                 }
                 self.missing += number - next;
-                (self.next, self.place) = (number + 1, None);
+                (self.next, self.after_end) = (number + 1, false);
             }
             Stored::End => {
-                assert!(self.cuts.contains(&at), "half a line at {at:?}");
-                self.place = at;
+                assert!(
+                    self.reaching(at).any(|hole| hole.cut),
+                    "half a line at {at:?} after {:?}",
+                    self.last
+                );
+                self.after_end = true;
             }
         }
+        self.last = at;
     }
 }
 
@@ -71,13 +96,17 @@ pub(crate) async fn accounted(stack: &Stack, process: Uuid, printed: usize) -> u
     let streams = gone["log_streams"].as_array().unwrap();
     assert_eq!(streams.len(), 1, "{gone}");
     let gaps = streams[0]["gaps"].as_array().unwrap();
-    let end = |gap: &Value| gap["to"].as_i64();
+    let holes = gaps.iter().map(|gap| Hole {
+        from: gap["from"].as_i64(),
+        to: gap["to"].as_i64(),
+        cut: gap["cut"] == true,
+    });
     let mut account = Account {
-        ends: gaps.iter().map(end).collect(),
-        cuts: gaps.iter().filter(|gap| gap["cut"] == true).map(end).collect(),
+        holes: holes.collect(),
         next: 0,
         missing: 0,
-        place: None,
+        last: None,
+        after_end: false,
     };
     println!("flood: seal {}, gaps {}", streams[0]["seal"], streams[0]["gaps"]);
     let lines = |line: &Value| {
@@ -86,9 +115,9 @@ pub(crate) async fn accounted(stack: &Stack, process: Uuid, printed: usize) -> u
         }
     };
     stack.client.log_lines(process, lines).await;
-    let Account { ends, next, .. } = &account;
+    let next = account.next;
     assert!(
-        *next == printed || ends.contains(&None),
+        next == printed || account.reaching(None).next().is_some(),
         "all from {next} is missing: {gone}"
     );
     let missing = account.missing + printed - next;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 pub(crate) const HELLO: &str = include_str!("functions/hello.py");
 /// A service that costs a node little to start: where many do that are not what is tested.
 pub(crate) const PLAIN: &str = include_str!("functions/plain.py");
-/// A task that does what its arguments say: `print COUNT`, `exit CODE`, `sleep SECONDS`, in order.
+/// A task that does what its arguments say: `print COUNT`, `exit CODE`, `signal NUMBER`, `sleep SECONDS`, in order.
 pub(crate) const WORK: &str = include_str!("functions/work.py");
 /// A task that takes too much of what its argument names, calls a neighbour again and again, or looks what it reaches.
 pub(crate) const HOG: &str = include_str!("functions/hog.py");

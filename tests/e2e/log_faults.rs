@@ -6,7 +6,7 @@ use octopus_tests::stack::Stack;
 use octopus_tests::stack::link::Line;
 use tokio::time::{Instant, sleep};
 
-use crate::flood::{accounted, flood, talker};
+use crate::flood::{WHOLE, accounted, flood, talker};
 use crate::functions::TALK;
 use crate::outages::soak;
 use crate::spool::{folder, has_begun, spooling};
@@ -27,7 +27,7 @@ async fn a_log_outlives_managers_connections_and_databases() {
     for rate in rates {
         let (stack, links) = Stack::linked("log-faults").await;
         let folder = folder("log-faults");
-        let mut manager = spooling(&stack, &folder, &[]).await;
+        let mut manager = spooling(&stack, &folder, &[WHOLE]).await;
         stack.client.build("talk", TALK, talker()).await;
         let lines = seconds * rate / BYTES_PER_LINE;
         let process = flood(&stack, lines, *rate).await;
@@ -48,7 +48,7 @@ async fn a_log_outlives_managers_connections_and_databases() {
                 _ => {}
             }
             manager.kill().await;
-            manager = spooling(&stack, &folder, &[]).await;
+            manager = spooling(&stack, &folder, &[WHOLE]).await;
             faults += 1;
         }
         let missing = accounted(&stack, process, lines).await;

@@ -89,8 +89,7 @@ async fn what_was_printed_while_nobody_read_is_caught_up_with() {
         (*stored == LINES + 1).then_some(())
     })
     .await;
-    let metrics = manager.metrics().await;
-    assert!(metrics.contains("octopus_log_hurries_total 1\n"), "{metrics}");
+    assert_eq!(manager.metric("octopus_log_hurries_total").await, Some(1.0));
     let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
     let stream = &gone["log_streams"][0];
     assert_eq!(
@@ -102,4 +101,32 @@ async fn what_was_printed_while_nobody_read_is_caught_up_with() {
         .map(|number| format!("{number:08} {}\n", "x".repeat(990)))
         .collect();
     assert!(stack.client.log(process).await == format!("begin\n{fill}end\n").as_bytes());
+}
+
+/// What a poll finds is new lines behind the last stored one: few, and its newest lines reach back so far; or many.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_polled_is_read_from_its_end_and_exact() {
+    let stack = Stack::start("logs-polled").await;
+    let manager = stack.manager_with(&[("OCTOPUS_FOLLOWED_LOGS", "0")]).await;
+    stack.client.build("work", WORK, small()).await;
+    let bursts = [400, 5, 60, 300, 5];
+    let counts = bursts.map(|count| count.to_string());
+    let steps: Vec<&str> = counts.iter().flat_map(|count| ["fill", count, "sleep", "4"]).collect();
+    let process = stack.client.start("work", task(&steps)).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    let stream = &gone["log_streams"][0];
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("complete"), &json!(bursts.iter().sum::<usize>())),
+        "{gone}"
+    );
+    let fill = |count| (0..count).map(|number| format!("{number:08} {}\n", "x".repeat(990)));
+    let expected: String = bursts.into_iter().flat_map(fill).collect();
+    assert!(stack.client.log(process).await == expected.as_bytes());
+    let of = async |name| manager.metric(name).await.unwrap_or_default();
+    let (tails, missed) = (
+        of("octopus_log_tails_total").await,
+        of("octopus_log_tails_missed_total").await,
+    );
+    assert!(missed >= 1.0 && tails - missed >= 5.0, "{tails} tails, {missed} missed");
 }

@@ -39,12 +39,12 @@ async fn two_managers_run_each_of_two_hundred_tasks_once() {
         assert_eq!(gone["state"], "succeeded", "{gone}");
         assert_eq!(runs(&stack, process).await, (1, 1), "{gone}");
     }
-    let both = sqlx_count(
-        &stack,
-        "select count(*) from manager where lease_until > now() and stopped_at is null",
-    )
+    // On a busy machine one may have lost its lease, and takes another.
+    let leases = "select count(*) from manager where lease_until > now() and stopped_at is null";
+    until("both managers to live", 60, async || {
+        (sqlx_count(&stack, leases).await == 2).then_some(())
+    })
     .await;
-    assert_eq!(both, 2, "both managers lived to the end");
     assert!(stack.namespace.pods().await.is_empty());
 }
 

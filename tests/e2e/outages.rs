@@ -278,13 +278,9 @@ async fn the_api_server_itself_dies_and_stands_still() {
 }
 
 /// How often the manager has put a build off.
-async fn put_off(manager: &Program) -> u64 {
-    let metrics = manager.metrics().await;
-    let line = metrics.lines().find(|line| {
-        line.starts_with("octopus_commands_total") && line.contains("declare_function") && line.contains("later")
-    });
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-        .unwrap_or_default()
+async fn put_off(manager: &Program) -> f64 {
+    let series = r#"octopus_commands_total{kind="declare_function",ending="later"}"#;
+    manager.metric(series).await.unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +314,7 @@ async fn a_registry_that_is_away_fails_no_build() {
         says(&manager, "the registry ").await;
         // A command that counted these as attempts would have failed by then.
         until("more tries than attempts are allowed", 300, async || {
-            (put_off(&manager).await > before + 10).then_some(())
+            (put_off(&manager).await > before + 10.0).then_some(())
         })
         .await;
         let hurried: Uuid = hurried["id"].as_str().unwrap().parse().unwrap();

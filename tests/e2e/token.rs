@@ -138,15 +138,8 @@ async fn work_goes_on_beyond_the_life_of_the_first_token() {
     for word in ["Unauthorized", "could not be renewed"] {
         assert!(!log.contains(word), "{word}: {log}");
     }
-    let metrics = reqwest::get(format!("http://{}/metrics", manager.address))
-        .await
-        .unwrap();
-    let metrics = metrics.text().await.unwrap();
-    let shown = format!(
-        "octopus_token_expiry_timestamp_seconds {}",
-        renewed.expires_at.timestamp()
-    );
-    assert!(metrics.contains(&shown), "{metrics}");
+    let shown = manager.metric("octopus_token_expiry_timestamp_seconds").await;
+    assert_eq!(shown, Some(renewed.expires_at.timestamp() as f64));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,7 +112,7 @@ async fn a_revision_shows_its_build() {
     assert_eq!(revision["config"], json!({"functions": []}));
     assert_eq!(
         api.get("/api/v1/functions/hello/revisions/1/build-log").await.text(),
-        "built"
+        "built\n"
     );
     assert_eq!(api.read("/api/v1/functions").await["items"][0]["build_state"], "ready");
 }

@@ -10,7 +10,7 @@ use octopus_tests::function::{manager, service, watch};
 use octopus_tests::postgres::Database;
 use octopus_tests::printed::Writer;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 const AGE: Duration = Duration::from_secs(60);
@@ -226,6 +226,51 @@ async fn a_stale_watch_merges_nothing_and_a_repeated_write_meets_what_was_merged
     assert_eq!(shown["log_streams"][0]["lines"], 20, "{shown}");
 }
 
+/// Drops what is stored of a log, with a day of long ago.
+async fn age(database: &Database, process: Uuid, day: u8) {
+    let move_and_drop = format!(
+        "set role octopus_owner;
+         create table log_chunk_2020010{day} partition of log_chunk for values from ('2020-01-0{day}') to ('2020-01-0{}');
+         reset role;
+         update log_chunk set day = '2020-01-0{day}' where process_id = '{process}'; select maintain_partitions(14)",
+        day + 1
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(move_and_drop))
+        .execute(&database.owner)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_end_that_is_kept_is_of_the_newest_run() {
+    let (database, api, watch, first, mut writer) = prepared().await;
+    writer.print(&[(at(0), "first".into())]).await;
+    let started = api
+        .post("/api/v1/functions/hello/processes", &json!({"kind": "service"}))
+        .await;
+    let second: Uuid = started.accepted()["process_id"].as_str().unwrap().parse().unwrap();
+    Writer::new(&database.manager, &watch, second)
+        .await
+        .print(&[(at(1), "second".into())])
+        .await;
+    let kept = async || {
+        let kept: Uuid = sqlx::query_scalar("select process_id from log_kept")
+            .fetch_one(&database.owner)
+            .await
+            .unwrap();
+        kept
+    };
+    age(&database, first, 1).await;
+    assert_eq!(kept().await, first);
+    age(&database, second, 2).await;
+    assert_eq!(kept().await, second);
+    // The first one went on for longer.
+    writer.print(&[(at(2), "first again".into())]).await;
+    age(&database, first, 3).await;
+    assert_eq!(kept().await, second);
+    assert_eq!(read(&api, second, "logs", "text/plain").await, "second\n");
+}
+
 #[tokio::test]
 async fn chunks_of_the_previous_release_are_read_merged_and_kept() {
     let (database, api, watch, process, mut writer) = prepared().await;
@@ -253,14 +298,39 @@ async fn chunks_of_the_previous_release_are_read_merged_and_kept() {
         .await
         .unwrap();
     assert_eq!(next, 20);
-    // Its day is dropped with its partition.
-    sqlx::raw_sql(
-        "set role octopus_owner; create table log_chunk_20200101 partition of log_chunk for values from ('2020-01-01') to ('2020-01-02'); reset role;
-         update log_chunk set day = '2020-01-01'; select maintain_partitions(14)",
-    )
-    .execute(&database.owner)
-    .await
-    .unwrap();
+    age(&database, process, 1).await;
     assert_eq!(chunks(&database).await, []);
     assert_eq!(read(&api, process, "logs?tail=5", "text/plain").await, lines(15..20));
+}
+
+/// As a manager asks when it has taken over a log whose file has changed.
+#[tokio::test]
+async fn the_last_line_before_a_time_is_known_though_the_one_after_it_is_stored() {
+    let (database, _api, watch, process, mut writer) = prepared().await;
+    let begin = Utc::now() - TimeDelta::hours(1);
+    let nanoseconds = |line: i64| (begin + TimeDelta::milliseconds(line)).timestamp_nanos_opt().unwrap();
+    // Five chunks, and in two of them a line of another file that is later than the next one of this.
+    for order in [[0, 1, 2], [3, 6, 4], [5, 7, 8], [9, 10, 11], [12, 13, 14]] {
+        let lines = order.map(|line| (begin + TimeDelta::milliseconds(line), format!("line {line}")));
+        writer.print(&lines).await;
+    }
+    writer.restart().await;
+    let key = StreamKey {
+        pod_uid: format!("pod-of-{process}"),
+        container: "function".into(),
+        restart: 0,
+    };
+    for merges in [false, true] {
+        if merges {
+            seal(&database, &watch, process).await;
+            assert_eq!(merge(&database, &watch).await, 1);
+        }
+        for (before, last) in [(0, None), (1, Some(0)), (5, Some(4)), (9, Some(8)), (100, Some(14))] {
+            let found = report::last_line_before(&database.manager, process, &key, nanoseconds(before)).await;
+            assert_eq!(found.unwrap(), last.map(nanoseconds), "{before}");
+        }
+    }
+    let other = StreamKey { restart: 1, ..key };
+    let found = report::last_line_before(&database.manager, process, &other, nanoseconds(100)).await;
+    assert_eq!(found.unwrap(), None, "another run's");
 }

@@ -6,6 +6,7 @@
 )]
 
 mod api_auth;
+mod api_build_log;
 mod api_command;
 mod api_events;
 mod api_follow;
@@ -40,5 +41,6 @@ mod queue_plans;
 mod retention;
 mod services_without_pods;
 mod shards;
+mod tasks_without_images;
 mod transitions;
 mod versions;

@@ -6,7 +6,7 @@ use octopus_shared::pod::Verdict;
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
-use octopus_tests::function::{build, claim, created, declare, manager, observed, pod, watch};
+use octopus_tests::function::{build, claim, created, declare, manager, observed, pod, service, watch};
 use octopus_tests::postgres::Database;
 use serde_json::json;
 use uuid::Uuid;
@@ -81,4 +81,47 @@ async fn a_refused_pod_is_shown_until_there_is_one() {
     assert!(!report::pods_refused(pool, &watch, process, &why).await.unwrap());
     let shown = api.read(&path).await;
     assert_eq!((&shown["state"], &shown["reason"]), (&json!("starting"), &json!(null)));
+}
+
+#[tokio::test]
+async fn what_the_second_pod_waits_for_is_shown_as_soon_as_it_is_known() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let process = service(&database, &api, instance).await;
+    sqlx::query("update process set replicas = 2")
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    let pool = &database.manager;
+    let watch = watch(&database, instance).await;
+    let ready = pod(process, "first", "1", Verdict::plain(ProcessState::Ready));
+    observed(pool, &watch, &ready).await;
+    let path = format!("/api/v1/processes/{process}");
+    let shown = async || {
+        let shown = api.read(&path).await;
+        assert_eq!(
+            (&shown["state"], &shown["reason"]),
+            (&json!("ready"), &json!("partly_ready")),
+            "{shown}"
+        );
+        shown["message"].as_str().unwrap().to_owned()
+    };
+    let fewer = shown().await;
+    let why = Verdict::because(ProcessState::Failing, reason::QUOTA_EXCEEDED, "exceeded quota: pods=1");
+    report::pods_refused(pool, &watch, process, &why).await.unwrap();
+    let refused = format!("{fewer}: quota_exceeded: exceeded quota: pods=1");
+    assert_eq!(shown().await, refused);
+    observed(pool, &watch, &ready).await;
+    assert_eq!(shown().await, refused, "another look at the first one says less");
+    let no_room = Verdict::because(ProcessState::Starting, reason::UNSCHEDULABLE, "no room");
+    observed(pool, &watch, &pod(process, "second", "1", no_room)).await;
+    assert_eq!(shown().await, format!("{fewer}: unschedulable: no room"));
+    let events = api.read(&format!("{path}/events")).await;
+    let told = events["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|event| event["reason"] == "partly_ready");
+    assert_eq!(told.count(), 1, "{events}");
 }

@@ -16,7 +16,19 @@ type Move = (
 );
 
 /// Before each process is looked at it makes these, from `created` and `ready`.
-const PATHS: [&[Move]; 7] = [
+const PATHS: [&[Move]; 8] = [
+    // Words that say more replace those that are shown, and no event tells of that.
+    &[
+        ("created", "failing", Some("crash_loop"), Some("one of two"), None),
+        (
+            "created",
+            "failing",
+            Some("crash_loop"),
+            Some("one of two: no room"),
+            None,
+        ),
+        ("created", "failing", Some("crash_loop"), Some("one of two"), None),
+    ],
     &[(
         "created",
         "failing",
@@ -115,9 +127,15 @@ async fn many_transitions_are_those_that_each_would_be() {
         let (alone, together) = (known(pool, *alone).await, known(pool, *together).await);
         assert_eq!(alone, together, "path {number}");
     }
+    let shown: String = sqlx::query_scalar("select message from process where id = $1")
+        .bind(all[0])
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!(shown, "one of two: no room");
     let events: i64 = sqlx::query_scalar("select count(*) from process_event")
         .fetch_one(pool)
         .await
         .unwrap();
-    assert_eq!(events, 2 * 6, "not every move leads on");
+    assert_eq!(events, 2 * 7, "not every move leads on");
 }

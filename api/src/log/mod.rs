@@ -14,6 +14,6 @@ pub(crate) use filter::{Filter, is_short};
 pub(crate) use followed::Followed;
 pub(crate) use format::{Format, Live};
 pub(crate) use line::{End, Gap, Line};
-pub(crate) use source::{Selection, Source};
+pub(crate) use source::{Build, Selection, Source};
 pub(crate) use story::{Place as StoryPlace, Told, page as story};
 pub(crate) use truncated::TruncatedStart;

@@ -1,4 +1,6 @@
-//! Where the lines come from: the stored chunks, and, followed, those that are stored next.
+//! Where the lines come from: the stored chunks, and, followed, those that are stored next; or a build.
+
+mod build;
 
 use std::sync::Arc;
 
@@ -6,6 +8,8 @@ use octopus_shared::db::view::{self, LogChunk};
 use octopus_shared::log::Cursor;
 use tokio::sync::mpsc;
 use uuid::Uuid;
+
+pub(crate) use self::build::Build;
 
 use super::filter::Filter;
 use super::followed::{Ending, Next};
@@ -38,7 +42,9 @@ pub(crate) struct Selection {
 /// The lines that were asked for, found but not read yet.
 #[derive(Debug)]
 pub(crate) struct Source {
+    /// The process, or the revision whose build it is of.
     process: Uuid,
+    build: Option<Build>,
     place: Cursor,
     /// The place is the end of a chunk.
     sent: bool,
@@ -46,7 +52,7 @@ pub(crate) struct Source {
     until: Option<Cursor>,
     /// Whether the lines reach up to the end of what is stored.
     reaches_end: bool,
-    /// The end of the log, when the rest of it was dropped for its age.
+    /// The end of the log, when the rest of it was dropped for its age; all that a build has printed.
     kept: Option<LogChunk>,
     /// What a search found: all that is sent, then.
     found: Option<Vec<Lines>>,
@@ -65,52 +71,56 @@ impl Source {
         let Some(progress) = view::log_progress(&app.pool, process).await? else {
             return Ok(None);
         };
-        let mut end = view::log_end(&app.pool, process).await?;
+        let end = view::log_end(&app.pool, process).await?;
         let kept = if end == Cursor::default() {
             kept(&app.pool, process).await?
         } else {
             None
         };
-        let mut place = wanted.after.unwrap_or_default();
-        if let Some(chunk) = &kept {
-            end = chunk.span.end();
-        }
-        let filter = wanted.filter;
-        if let Some(count) = wanted.tail {
-            place = match &kept {
-                Some(chunk) => tail_of(chunk, &filter, count),
-                None if count == 0 => end,
-                None if filter.is_all() => view::tail_start(&app.pool, process, count).await?,
-                None => search::tail(&app.pool, process, end, as_usize(count), &filter).await?,
-            };
-        }
-        let mut source = Self {
+        let source = Self {
             process,
-            place,
+            build: None,
+            place: wanted.after.unwrap_or_default(),
             sent: false,
             until: None,
             reaches_end: true,
             kept,
             found: None,
-            filter,
+            filter: wanted.filter.clone(),
             ended: progress.has_ended(),
         };
-        if !wanted.follow && !source.filter.is_all() {
-            source.search(app, end, wanted.limit).await?;
-            return Ok(Some(source));
+        source.select(app, end, wanted).await.map(Some)
+    }
+
+    /// Finds what is wanted of it. `end`: the place after the last stored line.
+    async fn select(mut self, app: &App, end: Cursor, wanted: Selection) -> Result<Self, sqlx::Error> {
+        let process = self.process;
+        let end = self.kept.as_ref().map_or(end, |chunk| chunk.span.end());
+        let filter = &self.filter;
+        if let Some(count) = wanted.tail {
+            self.place = match &self.kept {
+                Some(chunk) => tail_of(chunk, filter, count),
+                None if count == 0 => end,
+                None if filter.is_all() => view::tail_start(&app.pool, process, count).await?,
+                None => search::tail(&app.pool, process, end, as_usize(count), filter).await?,
+            };
         }
-        let cut = match wanted.limit {
-            Some(limit) if source.kept.is_none() => view::advance(&app.pool, process, place, limit).await?,
-            Some(limit) => Some(Cursor {
-                seq: 0,
-                line: place.line.saturating_add(i32::try_from(limit).unwrap_or(i32::MAX)),
-            })
-            .filter(|cut| *cut < end),
-            None => None,
+        if !wanted.follow && !self.filter.is_all() {
+            self.search(app, end, wanted.limit).await?;
+            return Ok(self);
+        }
+        let place = self.place;
+        let cut = match (wanted.limit, &self.kept) {
+            (Some(limit), None) => view::advance(&app.pool, process, place, limit).await?,
+            (Some(limit), Some(chunk)) => {
+                let index = chunk.span.index(place).saturating_add(as_usize(limit));
+                Some(chunk.span.place(index)).filter(|cut| *cut < end)
+            }
+            (None, _) => None,
         };
-        source.until = cut.or((!wanted.follow).then_some(end.max(place)));
-        source.reaches_end = cut.is_none_or(|cut| cut >= end);
-        Ok(Some(source))
+        self.until = cut.or((!wanted.follow).then_some(end.max(place)));
+        self.reaches_end = cut.is_none_or(|cut| cut >= end);
+        Ok(self)
     }
 
     /// Finds all lines before the answer begins.
@@ -168,7 +178,10 @@ impl Source {
 
     async fn send_all(mut self, app: &App, sender: &Sender) -> Result<(), sqlx::Error> {
         if self.until.is_none() {
-            return self.follow(app, sender).await;
+            return match self.build.clone() {
+                Some(build) => self.follow_build(app, &build, sender).await,
+                None => self.follow(app, sender).await,
+            };
         }
         while let Some(items) = self.next_page(app).await? {
             if !send(items, sender).await {
@@ -176,6 +189,18 @@ impl Source {
             }
         }
         if !self.reaches_end {
+            return Ok(());
+        }
+        if let Some(build) = &self.build {
+            let log = if self.ended { build.log(&app.pool).await? } else { None };
+            send(
+                log.and_then(|log| build::end(&log))
+                    .map(Item::End)
+                    .into_iter()
+                    .collect(),
+                sender,
+            )
+            .await;
             return Ok(());
         }
         let mut items = self.truncated(app, None).await?;

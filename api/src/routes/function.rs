@@ -2,20 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
 use octopus_shared::db::view::{self, FunctionSummary, FunctionView};
-use octopus_shared::function::validate_name;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::Viewer;
 use crate::error::Problem;
-use crate::extract::{Name, Path, Query};
+use crate::extract::{Name, Query};
 use crate::openapi::{FindProblems, ReadProblems};
 use crate::state::App;
 
-const UNKNOWN: &str = "GET /api/v1/functions lists them";
+pub(super) const UNKNOWN: &str = "GET /api/v1/functions lists them";
 
 /// Which part of the list.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -70,25 +67,4 @@ pub(super) async fn read(_: Viewer, State(app): State<App>, Name(name): Name) ->
     found
         .map(Json)
         .ok_or_else(|| Problem::not_found(format!("there is no function {name}"), UNKNOWN))
-}
-
-/// Read what the build of a revision printed
-#[utoipa::path(
-    get, path = "/api/v1/functions/{name}/revisions/{number}/build-log", tag = "functions",
-    params(
-        ("name" = String, Path, description = "The function", example = "hello"),
-        ("number" = i32, Path, description = "The revision", example = 1),
-    ),
-    responses((status = 200, description = "Its steps; empty while it has none", body = String, content_type = "text/plain"),
-              FindProblems)
-)]
-pub(super) async fn read_build_log(
-    _: Viewer,
-    State(app): State<App>,
-    Path((name, number)): Path<(String, i32)>,
-) -> Result<impl IntoResponse, Problem> {
-    validate_name(&name).map_err(Problem::invalid)?;
-    let found = view::build_log(&app.pool, &name, number).await?;
-    let log = found.ok_or_else(|| Problem::not_found(format!("function {name} has no revision {number}"), UNKNOWN))?;
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], log.unwrap_or_default()))
 }

@@ -1,4 +1,4 @@
-//! `GET /processes/{id}/logs`: what a process printed, exactly once and in order.
+//! `GET /processes/{id}/logs`: what a process printed, exactly once and in order; and the same of a build.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use octopus_shared::db::view::ChunkFilter;
+use octopus_shared::function::validate_name;
 use octopus_shared::log::Cursor;
 use serde::Deserialize;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +16,8 @@ use utoipa::IntoParams;
 use super::process::unknown;
 use crate::auth::Viewer;
 use crate::error::Problem;
-use crate::extract::{Id, Query, last_event_id};
-use crate::log::{Filter, Format, Line, Selection, Source, is_short};
+use crate::extract::{Id, Path, Query, last_event_id};
+use crate::log::{Build, Filter, Format, Line, Selection, Source, is_short};
 use crate::openapi::FindProblems;
 use crate::state::App;
 
@@ -88,12 +89,78 @@ pub(super) async fn read(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let format = Format::accepted(&headers)?;
-    let marks = wanted.marks.unwrap_or_default();
-    let selection = select(wanted, format, last_event_id(&headers)?)?;
-    let source = Source::find(&app, id, selection).await?.ok_or_else(|| unknown(id))?;
-    let stop = source.stop();
-    Ok(format.answer(ReceiverStream::new(source.send(app)), stop, marks))
+    let asked = Asked::parse(wanted, &headers)?;
+    let source = Source::find(&app, id, asked.selection.clone()).await?;
+    Ok(asked.answer(source.ok_or_else(|| unknown(id))?, app))
+}
+
+/// Read or follow what the build of a revision printed
+///
+/// Like the log of a process, with lines of the container `build`: each try of the build begins the log anew, as the next `attempt`.
+/// Of more than 224 KiB lines in the middle are left out, and the seal is `truncated`.
+#[utoipa::path(
+    get, path = "/api/v1/functions/{name}/revisions/{number}/build-log", tag = "functions",
+    params(
+        ("name" = String, Path, description = "The function", example = "hello"),
+        ("number" = i32, Path, description = "The revision", example = 1),
+        Wanted,
+        ("Last-Event-ID" = Option<String>, Header, description = "Lines after this cursor; wins over `after` and `tail`"),
+    ),
+    responses(
+        (status = 200, description = "The lines", content(
+            (String = "text/plain"), (Line = "application/x-ndjson"), (super::feed::ServerSentEvent = "text/event-stream")
+        ), headers(
+            ("Octopus-Cursor" = String, description = "The place after the last line, or how far was looked"),
+            ("Octopus-More" = bool, description = "Whether there is or may be more after it"),
+        )),
+        (status = 406, description = "None of the accepted formats can be had", body = crate::error::ProblemDocument,
+         content_type = "application/problem+json"),
+        FindProblems
+    )
+)]
+pub(super) async fn read_build(
+    _: Viewer,
+    State(app): State<App>,
+    Path((function, number)): Path<(String, i32)>,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    validate_name(&function).map_err(Problem::invalid)?;
+    let asked = Asked::parse(wanted, &headers)?;
+    let unknown = || {
+        let missing = format!("function {function} has no revision {number}");
+        Problem::not_found(missing, super::function::UNKNOWN)
+    };
+    let build = Build {
+        function: function.clone(),
+        number,
+    };
+    let source = Source::find_build(&app, build, asked.selection.clone()).await?;
+    Ok(asked.answer(source.ok_or_else(unknown)?, app))
+}
+
+/// What a request asks for.
+struct Asked {
+    format: Format,
+    marks: bool,
+    selection: Selection,
+}
+
+impl Asked {
+    fn parse(wanted: Wanted, headers: &HeaderMap) -> Result<Self, Problem> {
+        let format = Format::accepted(headers)?;
+        Ok(Self {
+            format,
+            marks: wanted.marks.unwrap_or_default(),
+            selection: select(wanted, format, last_event_id(headers)?)?,
+        })
+    }
+
+    fn answer(self, source: Source, app: App) -> Response {
+        let stop = source.stop();
+        let items = ReceiverStream::new(source.send(app));
+        self.format.answer(items, stop, self.marks)
+    }
 }
 
 fn select(wanted: Wanted, format: Format, last_event_id: Option<String>) -> Result<Selection, Problem> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::SecondsFormat;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use octopus_shared::db::report::ProcessRow;
+use octopus_shared::reason::{self, Reason};
 use octopus_shared::shard;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -38,6 +39,8 @@ pub const RESTARTED_AT: &str = "octopus-process-manager/restarted-at";
 pub const FENCE: &str = "octopus-process-manager/fence";
 /// When a kill lowered the deadline of a pod.
 pub const STOPPING_SINCE: &str = "octopus-process-manager/stopping-since";
+/// Why nobody waits any longer for the image of a task's pod: `<reason>: <words>`. It is deleted next.
+pub const GIVEN_UP: &str = "octopus-process-manager/given-up";
 /// Kubernetes' own recommended label.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value on everything we make.
@@ -139,6 +142,13 @@ pub fn kind_of(metadata: &ObjectMeta) -> Option<&str> {
 /// The route that set a pod's function up before it was ready.
 pub fn set_up_of(metadata: &ObjectMeta) -> Option<&str> {
     metadata.annotations.as_ref()?.get(SET_UP).map(String::as_str)
+}
+
+/// Why a pod was given up, and the words.
+pub fn given_up(metadata: &ObjectMeta) -> Option<(Reason, &str)> {
+    let (id, words) = metadata.annotations.as_ref()?.get(GIVEN_UP)?.split_once(": ")?;
+    let reason = reason::OF_IMAGES.into_iter().find(|reason| reason.id == id)?;
+    Some((reason, words))
 }
 
 /// Whether an object is of this installation.

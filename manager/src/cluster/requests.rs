@@ -13,6 +13,7 @@ use kube::Resource;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use octopus_shared::access::Expose;
 use octopus_shared::db::report::ProcessRow;
+use octopus_shared::reason::Reason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -203,6 +204,29 @@ impl Cluster {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Deletes the pod of a task that waits for its image in vain, and leaves word of that first: what its kubelet makes of the end of a
+    /// container that never was says less. Does nothing when the pod has changed since it was looked at.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn give_up(&self, pod: &Pod, why: Reason, words: &str) -> Result<(), ClusterError> {
+        let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else {
+            return Ok(());
+        };
+        let patch = json!({"metadata": {
+            "uid": uid,
+            "resourceVersion": pod.metadata.resource_version,
+            "annotations": { label::GIVEN_UP: format!("{}: {words}", why.id) },
+        }});
+        let api = self.api::<Pod>();
+        match limited(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await {
+            // Its kubelet confirms it: the image may come at this moment.
+            Ok(_) => self.delete::<Pod>(name, uid, Deletion::Within(1)).await,
+            Err(ClusterError::Refused { code: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a pod end without losing its log: lowers its active deadline. SIGTERM comes at once and the pod's grace is

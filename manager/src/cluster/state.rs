@@ -99,6 +99,13 @@ pub fn waits_to_start(status: &Status) -> bool {
     })
 }
 
+/// Whether the container of a pod cannot be made for want of its image.
+pub fn waits_for_image(pod: &Pod) -> bool {
+    fold(pod, false)
+        .and_then(|look| look.verdict.reason)
+        .is_some_and(|reason| reason::OF_IMAGES.contains(&reason))
+}
+
 /// Whether the node has given a container an id.
 pub fn has_id(id: &Option<String>) -> bool {
     id.as_ref().is_some_and(|id| !id.is_empty())
@@ -118,6 +125,10 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
         .find(|status| status.name == CONTAINER);
     let state = function.and_then(|function| function.state.clone()).unwrap_or_default();
     let words = |message: &Option<String>| message.clone().unwrap_or_default();
+    let was_made = function.is_some_and(|function| has_id(&function.container_id));
+    if let Some((reason, words)) = label::given_up(&pod.metadata).filter(|_| !was_made) {
+        return Verdict::because(ProcessState::Failed, reason, words);
+    }
     match (phase, status.reason.as_deref()) {
         ("Succeeded", _) => Verdict {
             exit_code: Some(0),
@@ -172,9 +183,12 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         if let (Some(reason::CRASH_LOOP), Some(last)) = (verdict.reason, last) {
             let last = ended(last);
             verdict.exit_code = last.exit_code;
-            verdict.message = last.message.map(|message| format!("the last run: {message}"));
+            verdict.message = last.message.map(of_last_run);
             // Whatever says more than that it ends again and again.
-            if let Some(why @ (reason::SET_UP_FAILED | reason::PROCESS_LIMIT | reason::OOM_KILLED)) = last.reason {
+            if let Some(
+                why @ (reason::SET_UP_FAILED | reason::PROCESS_LIMIT | reason::OOM_KILLED | reason::START_ERROR),
+            ) = last.reason
+            {
                 verdict.reason = Some(why);
             }
         }
@@ -204,7 +218,10 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let answers = function.is_some_and(|function| function.ready);
     if !(ready && answers) {
-        return Verdict::plain(ProcessState::Running);
+        return Verdict {
+            state: ProcessState::Running,
+            ..started_again(function)
+        };
     }
     match label::set_up_of(&pod.metadata) {
         // Its startup probe succeeds only after the route did.
@@ -215,6 +232,22 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         ),
         None => Verdict::plain(ProcessState::Ready),
     }
+}
+
+/// Why a container was started again that does not answer yet: nobody need have looked while it had ended.
+fn started_again(function: Option<&Status>) -> Verdict {
+    let last = function
+        .and_then(|function| function.last_state.as_ref())
+        .and_then(|last| last.terminated.as_ref());
+    let last = last.map_or(Verdict::plain(ProcessState::Running), ended);
+    Verdict {
+        message: last.message.map(of_last_run),
+        ..last
+    }
+}
+
+fn of_last_run(message: String) -> String {
+    format!("the last run: {message}")
 }
 
 fn pending(pod: &Pod, status: &PodStatus, state: &ContainerState) -> Verdict {
@@ -241,17 +274,12 @@ fn pending(pod: &Pod, status: &PodStatus, state: &ContainerState) -> Verdict {
 
 fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
     let because = |state, reason: Reason| Verdict::because(state, reason, message.unwrap_or_default());
-    let not_found =
-        message.is_some_and(|message| message.contains("not found") || message.contains("manifest unknown"));
     if let Some(why) = message.and_then(why::volume) {
         return because(ProcessState::Starting, why);
     }
     match kubernetes {
-        Some("ImagePullBackOff" | "ErrImagePull") if not_found => {
-            because(ProcessState::Failing, reason::IMAGE_NOT_FOUND)
-        }
         Some("ImagePullBackOff" | "ErrImagePull" | "RegistryUnavailable" | "ImageInspectError") => {
-            because(ProcessState::Failing, reason::IMAGE_PULL_FAILED)
+            because(ProcessState::Failing, why::image(message.unwrap_or_default()))
         }
         Some("InvalidImageName") => because(ProcessState::Failing, reason::INVALID_IMAGE_NAME),
         Some("CreateContainerConfigError") => because(ProcessState::Failing, reason::CONFIG_ERROR),

@@ -88,7 +88,11 @@ pub fn explained(look: &PodObservation) -> PodObservation {
 
 fn verdict(look: &PodObservation) -> Verdict {
     let verdict = look.verdict.clone();
-    if verdict.reason.is_some() {
+    if is_back_off(&verdict) {
+        return why_pulled_again(look).unwrap_or(verdict);
+    }
+    // How an earlier run ended says less of one that is ill than its health.
+    if verdict.reason.is_some() && verdict.state != ProcessState::Running {
         return verdict;
     }
     let container = look.containers.iter().find(|container| container.name == CONTAINER);
@@ -117,6 +121,21 @@ fn verdict(look: &PodObservation) -> Verdict {
         },
         None => verdict,
     }
+}
+
+/// The status says that the image is pulled again later, and no longer why.
+fn is_back_off(verdict: &Verdict) -> bool {
+    let says = |message: &String| message.starts_with("Back-off pulling image");
+    verdict.reason == Some(reason::IMAGE_PULL_FAILED) && verdict.message.as_ref().is_some_and(says)
+}
+
+/// What the status said before, as the Event of the last try has it: `Failed to pull image "<image>": <why>`.
+fn why_pulled_again(look: &PodObservation) -> Option<Verdict> {
+    let words = look.events.iter().rev().find_map(|event| {
+        let tried = event.message.strip_prefix("Failed to pull image \"")?;
+        Some(tried.split_once("\": ")?.1)
+    })?;
+    Some(Verdict::because(look.verdict.state, why::image(words), words))
 }
 
 #[cfg(test)]
@@ -219,6 +238,18 @@ mod tests {
                 None,
             ),
             (Ready, None, vec![("Unhealthy", unhealthy, 20)], None),
+            (
+                Running,
+                Some(reason::EXIT_CODE),
+                vec![("Unhealthy", unhealthy, 20)],
+                Some("unhealthy"),
+            ),
+            (
+                Running,
+                Some(reason::EXIT_CODE),
+                vec![("Unhealthy", unhealthy, 5)],
+                Some("exit_code"),
+            ),
             (Starting, None, vec![], None),
         ] {
             let mut warnings = Warnings::default();
@@ -231,8 +262,44 @@ mod tests {
                 (state, expected),
                 "{events:?}"
             );
-            assert_eq!(verdict.message.is_some(), known.is_none() && expected.is_some());
+            let is_new = known.map(|known| known.id) != expected;
+            assert_eq!(verdict.message.is_some(), is_new && expected.is_some());
         }
+    }
+
+    #[test]
+    fn a_back_off_says_what_the_last_try_said() {
+        const CAUSE: &str = "rpc error: code = NotFound desc = \"r:5000/f@sha256:0\": not found";
+        let back_off = PodObservation {
+            verdict: Verdict::because(
+                ProcessState::Failing,
+                reason::IMAGE_PULL_FAILED,
+                "Back-off pulling image \"r:5000/f@sha256:0\"",
+            ),
+            ..look(ProcessState::Failing, None, Vec::new())
+        };
+        assert_eq!(verdict(&back_off), back_off.verdict, "no Event has come yet");
+        let failed = format!("Failed to pull image \"r:5000/f@sha256:0\": {CAUSE}");
+        let mut warnings = Warnings::default();
+        for (number, message) in [failed.as_str(), "Error: ErrImagePull", "Error: ImagePullBackOff"]
+            .iter()
+            .enumerate()
+        {
+            warnings.take(&event(&number.to_string(), "Failed", message, &at(number as u32)));
+        }
+        let tried = PodObservation {
+            events: warnings.of("pod"),
+            ..back_off
+        };
+        let expected = Verdict::because(ProcessState::Failing, reason::IMAGE_NOT_FOUND, CAUSE);
+        assert_eq!(verdict(&tried), expected);
+        // What the status says by itself is newer.
+        let refused = Verdict::because(ProcessState::Failing, reason::IMAGE_PULL_FAILED, "connection refused");
+        let tried = PodObservation {
+            verdict: refused.clone(),
+            ..tried
+        };
+        assert_eq!(verdict(&tried), refused);
     }
 
     #[test]

@@ -38,6 +38,27 @@ pub(super) fn volume(message: &str) -> Option<Reason> {
     unbound.then_some(reason::VOLUME_PENDING)
 }
 
+/// Why an image could not be pulled, as container runtimes and registries put it.
+pub(super) fn image(message: &str) -> Reason {
+    const REFUSED: [&str; 6] = [
+        "401 unauthorized",
+        "403 forbidden",
+        "authorization failed",
+        "authentication required",
+        "no basic auth credentials",
+        "denied",
+    ];
+    let message = message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    if says(&REFUSED) {
+        reason::IMAGE_PULL_UNAUTHORIZED
+    } else if says(&["not found", "manifest unknown"]) {
+        reason::IMAGE_NOT_FOUND
+    } else {
+        reason::IMAGE_PULL_FAILED
+    }
+}
+
 /// What a pod had too much of when its node ended it.
 pub(super) fn evicted(spec: Option<&PodSpec>, message: &str) -> Reason {
     let outgrew = |volume: &str| message.contains(&format!("EmptyDir volume \"{volume}\" exceeds the limit"));
@@ -181,6 +202,36 @@ mod tests {
             (false, "0/1 nodes are available: persistentvolumeclaim \"models\" bound to non-existent persistentvolume \"disk\".".into(), "volume_not_found"),
         ] {
             assert_eq!(unschedulable(Some(&spec(gpu, "1Gi")), &message).id, id, "{gpu} {message}");
+        }
+    }
+
+    #[test]
+    fn a_registry_says_why_it_gives_no_image() {
+        for (message, id) in [
+            (
+                "rpc error: code = NotFound desc = failed to pull and unpack image \"r/f@sha256:0\": failed to resolve reference \"r/f@sha256:0\": r/f@sha256:0: not found",
+                "image_not_found",
+            ),
+            ("manifest unknown: manifest unknown", "image_not_found"),
+            (
+                "failed to resolve reference \"r/f:1\": pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed",
+                "image_pull_unauthorized",
+            ),
+            (
+                "failed to resolve reference \"r/f:1\": unexpected status code [manifests 1]: 401 Unauthorized",
+                "image_pull_unauthorized",
+            ),
+            ("unauthorized: authentication required", "image_pull_unauthorized"),
+            (
+                "failed to do request: Head \"https://r/v2/f/manifests/1\": dial tcp 127.0.0.1:1: connect: connection refused",
+                "image_pull_failed",
+            ),
+            ("dial tcp: lookup r: no such host", "image_pull_failed"),
+            ("x509: certificate signed by unknown authority", "image_pull_failed"),
+            ("pull QPS exceeded", "image_pull_failed"),
+            ("Back-off pulling image \"r/f:1\"", "image_pull_failed"),
+        ] {
+            assert_eq!(image(message).id, id, "{message}");
         }
     }
 

@@ -1,23 +1,21 @@
 //! Builds the image of a revision, unless the same input was built before. While a registry or the package index is away it
 //! is put off, however long that takes.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
 use octopus_shared::db::claim::{Claim, Outcome};
 use octopus_shared::db::report::{self, BuiltImage};
 use octopus_shared::function::{Entry, Source};
 use octopus_shared::reason;
+use tokio_util::sync::CancellationToken;
 
+use super::build_log::Log;
 use super::{Ending, Obstacle, subject};
 use crate::context::{Context, LayerRows};
 use crate::image::{BuildError, BuildLog, Supplies};
 
 /// What may pass and is nobody's absence is tried this often.
 const MAX_ATTEMPTS: i32 = 8;
-/// Bytes of a build log that are kept: the end.
-const MAX_LOG_BYTES: usize = 256 << 10;
 
 pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending, Obstacle> {
     let revision = subject(claim.revision_id)?;
@@ -35,9 +33,17 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
         format: row.format,
         content: row.content,
     };
-    match build(context, &source, &log).await {
+    let over = CancellationToken::new();
+    let building = async {
+        let _over = over.clone().drop_guard();
+        build(context, &source, &log).await
+    };
+    let (built, ()) = tokio::join!(building, log.keep_showing(context, claim, revision, &over));
+    match built {
         Ok((image, config, entry)) => {
             log.line(&format!("image {}@{}", image.repository, image.digest));
+            log.end();
+            log.show(context, claim, revision).await?;
             report::build_succeeded(
                 &context.pool,
                 claim,
@@ -61,6 +67,8 @@ pub(super) async fn carry_out(context: &Context, claim: &Claim) -> Result<Ending
                 Next::Retry => return Ok(Ending::retry(claim, message)),
                 Next::Fail => log.line(&message),
             }
+            log.end();
+            log.show(context, claim, revision).await?;
             report::build_failed(&context.pool, claim, revision, (why, &message, &remedy), &log.text()).await?;
             Ok(Ending::Done(Outcome::Failed {
                 reason: why.into(),
@@ -112,31 +120,6 @@ async fn build(
         size_bytes: i64::try_from(built.size_bytes).unwrap_or(i64::MAX),
     };
     Ok((image, config, plan.entry))
-}
-
-/// Collects the build log, with times.
-#[derive(Default)]
-struct Log(Mutex<String>);
-
-impl Log {
-    /// The end of it.
-    fn text(&self) -> String {
-        let text = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let start = text.len().saturating_sub(MAX_LOG_BYTES);
-        let start = (start..text.len())
-            .find(|index| text.is_char_boundary(*index))
-            .unwrap_or(text.len());
-        // Postgres' text has no NUL.
-        text[start..].replace('\0', "\u{fffd}")
-    }
-}
-
-impl BuildLog for Log {
-    fn line(&self, line: &str) {
-        let mut text = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        text.push_str(&format!("{at} {line}\n"));
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One file per verb: look, decide, act. Nothing here waits for another command; long work looks at what is wanted again
 //! after every await that matters.
 
+mod build_log;
 mod change_process;
 mod declare_function;
 mod delete_function;

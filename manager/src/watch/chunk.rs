@@ -1,8 +1,8 @@
 //! Lines -> chunks with a cursor. Pure: no clock, no network, no database.
 //!
 //! A timestamp is no cursor, since two lines can share one. The cursor is (timestamp, lines stored with it, hash of the
-//! last line). A resumed read begins at the whole second of that timestamp and skips until it has met the last stored
-//! line again, the anchor. When the anchor does not come, the node has rotated it away: that is a gap.
+//! last line). A resumed read begins some lines earlier and skips until it has met the last stored line again, the
+//! anchor. When the anchor does not come, the node has rotated it away: that is a gap.
 
 use chrono::{DateTime, Utc};
 use octopus_shared::db::report::{Seam, StreamCursor};
@@ -30,6 +30,8 @@ pub(crate) struct Resume {
     passed: usize,
     /// What the next file begins with, if it follows the one that was read to its end.
     next: Option<NextFile>,
+    /// It shows the newest lines alone, and so many of them may come yet.
+    tail: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,14 @@ pub(crate) struct NextFile {
     pub(crate) rest: Option<Stamped>,
 }
 
+impl NextFile {
+    /// What the old file ended with, once a whole read has shown nothing of this one: no end of that line comes any more. Of a
+    /// file that begins with something it does, though an answer may have been empty.
+    pub(crate) fn last_line(&mut self) -> Option<Stamped> {
+        self.rest.take_if(|_| self.head.is_none())
+    }
+}
+
 /// What became of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Passed {
@@ -60,6 +70,11 @@ pub(crate) enum Passed {
     New(Vec<Stamped>),
     /// Lines that are new, after a hole.
     AfterGap(Vec<Stamped>, Gap),
+    /// The last stored line is not among the newest ones.
+    FartherBack {
+        /// Though they begin with an earlier time: the node's clock was set back, or its file has changed.
+        set_back: bool,
+    },
 }
 
 impl Resume {
@@ -84,6 +99,14 @@ impl Resume {
         }
     }
 
+    /// The same, in so many of the newest lines. That the anchor is not among them says nothing.
+    pub(crate) fn in_tail(cursor: &StreamCursor, lines: u32) -> Self {
+        Self {
+            tail: Some(lines),
+            ..Self::at(cursor)
+        }
+    }
+
     /// Lets a line through once everything before it is known to be stored.
     pub(crate) fn pass(&mut self, line: Stamped) -> Passed {
         let time = nanoseconds(line.at);
@@ -100,19 +123,26 @@ impl Resume {
         let Some(anchor) = &mut self.anchor else {
             return Passed::New(vec![line]);
         };
+        if let Some(left) = &mut self.tail {
+            // Of the lines with the anchor's timestamp all must be counted.
+            if time >= anchor.time && self.passed == 0 && self.held.is_empty() {
+                return Passed::FartherBack { set_back: false };
+            }
+            *left = left.saturating_sub(1);
+        }
         if time == anchor.time {
             anchor.left -= 1;
             if anchor.left <= 0 && hash(&line.content) == anchor.hash {
                 // What was held came before the anchor in the file, so it is stored already.
                 *self = Self::default();
-            } else {
-                self.passed += 1;
+                return Passed::Nothing;
             }
-            return Passed::Nothing;
+            self.passed += 1;
+            return self.not_yet();
         }
         if time < anchor.time {
             self.passed += 1;
-            return Passed::Nothing;
+            return self.not_yet();
         }
         self.later += usize::from(time > anchor.latest);
         self.held_bytes += line.content.len();
@@ -125,7 +155,19 @@ impl Resume {
             self.held.clear();
             self.held_bytes = 0;
         }
-        Passed::Nothing
+        self.not_yet()
+    }
+
+    fn not_yet(&self) -> Passed {
+        match self.tail {
+            Some(0) => Passed::FartherBack { set_back: true },
+            _ => Passed::Nothing,
+        }
+    }
+
+    /// Whether it is not known yet if the newest lines show the anchor.
+    pub(crate) fn is_in_tail(&self) -> bool {
+        self.tail.is_some() && self.is_searching()
     }
 
     /// Whether the anchor has not come yet.
@@ -162,6 +204,9 @@ impl Resume {
         let Some(anchor) = self.anchor.take_if(|_| self.passed > 0 || !self.held.is_empty()) else {
             return Passed::Nothing;
         };
+        if self.tail.is_some() {
+            return Passed::FartherBack { set_back: true };
+        }
         let held = std::mem::take(self).held;
         let gap = Gap {
             from: Some(anchor.time),

@@ -53,6 +53,10 @@ pub(crate) struct Files {
     blind: bool,
     /// The end of the last hole.
     hole: Option<i64>,
+    /// The first line that the stream has shown.
+    first: Option<i64>,
+    /// The last line that was stored when this reader began: of those before it no timestamp is known here.
+    resumed_at: Option<i64>,
 }
 
 impl Files {
@@ -63,6 +67,7 @@ impl Files {
             current: head,
             recent: head.and(last).into_iter().collect(),
             sparse: last.into_iter().collect(),
+            resumed_at: last,
             ..Self::default()
         }
     }
@@ -96,6 +101,11 @@ impl Files {
         self.entered(to);
         self.unproven.retain(|unproven| *unproven > to);
         self.hole = Some(to);
+    }
+
+    /// A stream begins with this line.
+    pub(crate) fn began(&mut self, at: i64) {
+        self.first = Some(at);
     }
 
     /// A line came.
@@ -164,6 +174,24 @@ impl Files {
         self.current == Some(head) && self.unproven.is_empty()
     }
 
+    /// Whether the stream shows a line again: a follower that lags by two changes of files opens the newest one twice, and a node that
+    /// fails to begin a new file gives the old one its name back, which followers take for another. What is shown again begins with
+    /// the same line as before, or with its file.
+    pub(crate) fn shows_again(&self, at: i64) -> bool {
+        // Asked of every line, and hardly any goes back.
+        if self.recent.back().is_none_or(|last| at + SKEW >= *last) {
+            return false;
+        }
+        let is_first = self.first == Some(at) || self.current == Some(at);
+        let is_known = is_first || self.recent.contains(&at) || self.sparse.contains(&at);
+        is_known || self.goes_far_back(at) && self.begins(at)
+    }
+
+    /// Whether a line is earlier than the last one by more than lines of the next file ever are.
+    pub(crate) fn goes_far_back(&self, at: i64) -> bool {
+        self.recent.back().is_some_and(|last| at + LATE < *last)
+    }
+
     /// Whether the stream has come past the beginning of this file. `late`: by how much lines of the file before may be later.
     fn is_past(&self, head: i64, late: i64) -> bool {
         self.recent.contains(&head) || self.recent.back().is_some_and(|last| *last >= head + late)
@@ -190,13 +218,27 @@ impl Files {
             .map_or(head, |(_, next)| *next)
     }
 
+    /// Heads that the stream has come past. `over`: nothing more comes.
+    fn passed(&self, over: bool) -> impl Iterator<Item = &i64> {
+        let is_passed = move |head: &&i64| over || self.is_past(**head, LATE);
+        self.unproven.iter().take_while(is_passed)
+    }
+
+    /// The head of the place that [`Self::unproven`] is about to name, if the last line before it is among those that an earlier
+    /// reader has stored: to be [`recalled`](Self::recalled).
+    pub(crate) fn forgotten(&self, over: bool) -> Option<i64> {
+        let first = *self.passed(over).next()?;
+        self.resumed_at.is_some_and(|last| first <= last).then_some(first)
+    }
+
+    /// A line that an earlier reader has stored.
+    pub(crate) fn recalled(&mut self, at: i64) {
+        self.sparse.push_front(at);
+    }
+
     /// A place that the stream has come past, and before which lines may be missing. `over`: nothing more comes.
     pub(crate) fn unproven(&mut self, over: bool) -> Option<Gap> {
-        let passed = self
-            .unproven
-            .iter()
-            .take_while(|head| over || self.is_past(**head, LATE))
-            .count();
+        let passed = self.passed(over).count();
         let heads: Vec<i64> = self.unproven.drain(..passed).collect();
         let (first, last) = (*heads.first()?, *heads.last()?);
         self.current = Some(last);
@@ -258,7 +300,7 @@ pub(crate) fn before_first(run: Unread) -> Option<Option<Gap>> {
 }
 
 fn remember(times: &mut VecDeque<i64>, time: i64, many: usize) {
-    if times.len() == many {
+    while times.len() >= many {
         times.pop_front();
     }
     times.push_back(time);

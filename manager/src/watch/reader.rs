@@ -3,13 +3,14 @@
 //! The end of a stream says nothing: an API server ends it cleanly when its link to the kubelet dies. A log is complete
 //! when the container has ended and a further read of all that the node has adds nothing.
 
+mod ending;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::Utc;
 use k8s_openapi::api::core::v1::Pod;
-use octopus_shared::db::report::{self, Opened, Seal, StreamKey};
-use octopus_shared::log::Gap;
+use octopus_shared::db::report::{self, Opened, StreamKey};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -20,9 +21,8 @@ use super::progress::Progress;
 use super::run::{Run, began, may_run_again, run_of};
 use super::share::Share;
 use super::stream::{Mode, Read, Span};
-use super::writer::{Message, Said};
+use super::writer::Said;
 use crate::cluster::ClusterError;
-use crate::failpoint::failpoint;
 use crate::session::jittered;
 
 /// Between two reads of a log that is not followed.
@@ -31,15 +31,10 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const INFER_AFTER: Duration = Duration::from_secs(2);
 /// The status of a container that has ended says so within this time.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// A container runtime may write the last bytes of a log when its container has ended already, and on a busy node so much
-/// later.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
 /// A node that could not follow another log is not asked again before.
 const FULL_FOR: Duration = Duration::from_secs(30);
-/// Reads in which the last stored line is missed before the rest of the log is given up.
-const MISSES: u32 = 3;
-/// Postgres takes how a log is read within this time, or is told later.
-const SHOWN_WITHIN: Duration = Duration::from_secs(1);
+/// Postgres takes how a log is read within this time, or is told later; and says what is stored, or is not asked again.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How a run was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +69,7 @@ impl Reader {
         let mut shown = Some(named(followed.as_ref()));
         let mut silent = 0;
         let mut hurries = found == Found::Running && progress.cursor.lines == 0;
+        let mut span = Span::Newest;
         if found == Found::Ended {
             // The log that its node gives as the current one may be the next run's, and nothing may come of that for long.
             match self.look().await {
@@ -94,14 +90,21 @@ impl Reader {
             };
             self.show(&mut shown, named(followed.as_ref())).await;
             let before = progress.cursor.lines;
-            let Some(read) = self.read(&mut progress, mode, Span::SinceCursor).await else {
+            let Some(read) = self.read(&mut progress, mode, span).await else {
                 return;
             };
+            span = Span::Newest;
             match read {
                 // The next file is read at once: it may be rotated away soon.
-                Read::Rotated => continue,
+                Read::Rotated | Read::Silent => continue,
                 Read::Behind => {
                     hurries = true;
+                    span = Span::SinceCursor;
+                    continue;
+                }
+                Read::FartherBack { set_back } => {
+                    metrics::counter!("octopus_log_tails_missed_total").increment(1);
+                    span = Span::farther(set_back);
                     continue;
                 }
                 Read::NodeFull => {
@@ -162,18 +165,17 @@ impl Reader {
         }
     }
 
-    /// The run is over, and its pod says so.
-    async fn conclude(self, progress: Progress, run: Run, mut shown: Option<&'static str>) {
-        match run {
-            Run::Removed => return self.seal_without(progress, "restarted", "seen").await,
-            Run::PodGone => return self.lost(progress, "unknown").await,
-            Run::Previous => self.show(&mut shown, "previous").await,
-            Run::Between { .. } => {
-                failpoint!("log-ended");
+    /// Puts a change of files at which lines may have been missed on record. `over`: nothing more comes.
+    pub(super) async fn note_rotation(&self, progress: &mut Progress, over: bool) {
+        if let Some(head) = progress.files.forgotten(over) {
+            let pool = &self.watching.context.pool;
+            let asked = report::last_line_before(pool, self.process_id, &self.key, head);
+            // Without an answer the place is named less exactly.
+            if let Ok(Ok(Some(at))) = timeout(ANSWERS_WITHIN, asked).await {
+                progress.files.recalled(at);
             }
-            _ => {}
         }
-        self.finish(progress, run, "seen").await;
+        progress.note_rotation(over);
     }
 
     /// A log that is polled is followed as soon as there is room, unless the node itself had none a moment ago.
@@ -192,127 +194,12 @@ impl Reader {
         if *shown != Some(reader) {
             let showing = report::set_reader(&self.watching.context.pool, &self.watching.watch, &self.key, reader);
             // Nothing to wait for: the log goes on, and may be spooled.
-            if let Ok(stored) = timeout(SHOWN_WITHIN, showing).await
+            if let Ok(stored) = timeout(ANSWERS_WITHIN, showing).await
                 && self.watching.written(stored).is_some()
             {
                 *shown = Some(reader);
             }
         }
-    }
-
-    /// The run is over: reads what is left until a read adds nothing, then seals. Where no other run follows that last read begins
-    /// half a second later or more; where one may, no time is to be lost.
-    async fn finish(self, mut progress: Progress, mut run: Run, end: &'static str) {
-        let mut mode = run.mode();
-        self.turn(&mut progress, mode).await;
-        let within = if run.is_followed() {
-            Duration::ZERO
-        } else {
-            WRITTEN_WITHIN
-        };
-        let written = Instant::now() + within;
-        let (mut misses, mut refusals) = (0, 0);
-        loop {
-            progress.until = run.until();
-            let (before, is_written) = (progress.cursor.lines, Instant::now() >= written);
-            let Some(read) = self.read(&mut progress, mode, Span::AllAndLast).await else {
-                return;
-            };
-            match read {
-                Read::End if progress.cursor.lines != before => continue,
-                Read::End if !is_written => {
-                    let wait = written.saturating_duration_since(Instant::now());
-                    if !self.watching.sleep(wait).await {
-                        return;
-                    }
-                    continue;
-                }
-                // What is stored was among what came: it was this run's log.
-                Read::End if !progress.missed && progress.cursor.lines > 0 => return self.seal(progress, end).await,
-                Read::End if !progress.missed && matches!(run, Run::Ended | Run::Silent | Run::Forgotten) => {
-                    return self.seal(progress, end).await;
-                }
-                Read::End if progress.missed => misses += 1,
-                // Not a log, but the words of an error.
-                Read::NodeFull => refusals += 1,
-                _ => {}
-            }
-            // Its pod or its log may have been removed meanwhile, or another run may have begun, which need not have printed
-            // anything: that is for a consistent look to say.
-            let Some(looked) = self.look_again().await else { return };
-            let is_there = !matches!(read, Read::NotThere);
-            let is_read = matches!(read, Read::End) && !progress.missed;
-            match looked {
-                Run::PodGone => return self.lost(progress, end).await,
-                Run::Removed => return self.seal_without(progress, "restarted", end).await,
-                Run::Forgotten if !is_there => return self.seal_without(progress, "evicted", end).await,
-                Run::Previous if mode == Mode::Previous && !is_there => {
-                    return self.seal_without(progress, "restarted", end).await;
-                }
-                Run::Previous if mode == Mode::Previous && is_read => return self.seal(progress, end).await,
-                Run::Between { .. } | Run::Ended if mode == Mode::Once && is_read => {
-                    return self.seal(progress, end).await;
-                }
-                Run::Previous if refusals >= MISSES => return self.seal_without(progress, "restarted", end).await,
-                // The next run may be short, and then this one's log is gone.
-                Run::Previous if mode == Mode::Once => {
-                    run = looked;
-                    mode = run.mode();
-                    continue;
-                }
-                _ if misses >= MISSES => return self.seal_without(progress, "rotated_away", end).await,
-                _ if refusals >= MISSES => return self.seal_without(progress, "evicted", end).await,
-                _ => {}
-            }
-            if !self.watching.sleep(POLL_EVERY).await {
-                return;
-            }
-            // Nothing is read on an old look.
-            let Some(looked) = self.look_again().await else { return };
-            run = looked;
-            mode = run.mode();
-        }
-    }
-
-    /// The pod went before a read had confirmed its end: a kill may have been in a hurry, or somebody else was.
-    async fn lost(self, progress: Progress, end: &'static str) {
-        let killed = loop {
-            let killed = report::is_killed(&self.watching.context.pool, self.process_id).await;
-            match self.watching.written(killed.map_err(Into::into)) {
-                Some(killed) => break killed,
-                None if !self.watching.sleep(POLL_EVERY).await => return,
-                None => {}
-            }
-        };
-        let reason = if killed { "killed_early" } else { "pod_gone" };
-        self.seal_without(progress, reason, end).await;
-    }
-
-    /// Seals a stream whose end cannot be read any more.
-    async fn seal_without(self, mut progress: Progress, reason: &str, end: &'static str) {
-        let gap = progress.before_us(Gap {
-            from: progress.cursor.time,
-            reason: reason.into(),
-            ..Gap::default()
-        });
-        progress.gaps.push(gap);
-        self.seal(progress, end).await;
-    }
-
-    async fn seal(self, mut progress: Progress, end: &'static str) {
-        progress.note_beginning(self.began.get().copied(), None, true);
-        progress.note_rotation(true);
-        let message = Message::Seal {
-            process_id: self.process_id,
-            key: self.key,
-            seal: Seal {
-                gaps: progress.gaps,
-                end: end.into(),
-            },
-            at: progress.cursor,
-        };
-        // Fails only when the watch is over; then the next one seals it.
-        let _ = self.chunks.send(Said { message, room: None }).await;
     }
 
     /// A look at what became of this run. A kubelet ends a stream when its container has ended and says so a little later:

@@ -16,6 +16,8 @@ use super::progress::Progress;
 use super::reader::Reader;
 use super::taking::{Taking, Way};
 
+/// Among so many of the newest lines the last stored one is looked for first.
+const NEWEST: u32 = 100;
 /// The node answers such a question in milliseconds.
 const QUESTION: Duration = Duration::from_secs(5);
 
@@ -25,8 +27,12 @@ pub(super) enum Read {
     End,
     /// The node has begun a new file, and the stream has come to the end of the old one.
     Rotated,
+    /// It was opened from a time and is silent: the node may hide what has come since.
+    Silent,
     /// It has brought much, and there is much more: it comes faster to one who does not follow.
     Behind,
+    /// The last stored line is not among the newest ones ([`Passed::FartherBack`](super::chunk::Passed::FartherBack)).
+    FartherBack { set_back: bool },
     /// Nothing came for long, or the connection broke.
     Broken,
     /// The node cannot follow another log; its error text came instead of lines.
@@ -46,24 +52,47 @@ pub(super) enum Mode {
 }
 
 /// What is read of it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Span {
-    /// From the cursor on.
+    /// Its newest lines ([`NEWEST`]), if the last stored one is among them: a node finds them without reading through its file.
+    Newest,
+    /// From the cursor's time on. A node leaves out what is earlier, wherever it stands: a stream that falls silent may do so because the
+    /// node's clock was set back, and is not followed any more.
     SinceCursor,
-    /// All of it, whatever the node's clock did; and bytes without a newline at the end are a line too.
+    /// All of it.
+    All,
+    /// The same, and bytes without a newline at the end are a line too.
     AllAndLast,
+}
+
+impl Span {
+    /// What is read next when the newest lines do not show the last stored one. `set_back`: though they begin before it.
+    pub(super) fn farther(set_back: bool) -> Self {
+        if set_back { Self::All } else { Self::SinceCursor }
+    }
+
+    /// The same of a log of which so many lines are stored.
+    fn of(self, stored: i64) -> Self {
+        match self {
+            Self::Newest if stored < NEWEST.into() => Self::All,
+            span => span,
+        }
+    }
 }
 
 impl Reader {
     /// Reads once. None: the watch is over.
     pub(super) async fn read(&self, progress: &mut Progress, mode: Mode, span: Span) -> Option<Read> {
         progress.ended = None;
-        // Of a new file all is read. Lines that changed places are looked for too.
-        let is_whole = span == Span::AllAndLast || progress.next.is_some();
-        let since = progress.cursor.time.filter(|_| !is_whole);
+        // Of a new file all is read.
+        let is_part = progress.next.is_none();
+        let span = span.of(progress.cursor.lines);
+        let tail = (is_part && span == Span::Newest).then_some(NEWEST);
+        let since = progress.cursor.time.filter(|_| is_part && span == Span::SinceCursor);
         let parameters = LogParams {
             follow: mode == Mode::Follow,
             since_time: since.and_then(floored),
+            tail_lines: tail.map(Into::into),
             ..self.parameters(mode)
         };
         let api = self.watching.context.cluster.api::<Pod>();
@@ -80,15 +109,19 @@ impl Reader {
                     metrics::counter!("octopus_logs_attached_total").increment(1);
                 }
                 let enters = progress.next.is_some();
-                let resume = match progress.next.take() {
-                    Some(next) => Resume::in_next_file(&progress.cursor, next),
-                    None => Resume::at(&progress.cursor),
+                let resume = match (progress.next.take(), tail) {
+                    (Some(next), _) => Resume::in_next_file(&progress.cursor, next),
+                    (None, Some(lines)) => Resume::in_tail(&progress.cursor, lines),
+                    (None, None) => Resume::at(&progress.cursor),
                 };
+                if tail.is_some() {
+                    metrics::counter!("octopus_log_tails_total").increment(1);
+                }
                 progress.files.opened(progress.cursor.bytes);
                 let way = Way {
                     mode,
                     span,
-                    since: since.is_some(),
+                    begins_within: since.is_some() || tail.is_some(),
                     enters,
                 };
                 Taking::new(self, progress, way, resume).run(Box::pin(stream)).await
@@ -169,5 +202,12 @@ mod tests {
     fn since_is_earlier_than_the_cursor() {
         let at: DateTime<Utc> = "2026-01-02T03:04:05.999999999Z".parse().unwrap();
         assert_eq!(floored(nanoseconds(at)).unwrap().to_string(), "2026-01-02T03:04:04Z");
+    }
+
+    #[test]
+    fn the_newest_lines_of_a_log_of_few_are_all() {
+        assert_eq!(Span::Newest.of(99), Span::All);
+        assert_eq!(Span::Newest.of(100), Span::Newest);
+        assert_eq!(Span::SinceCursor.of(0), Span::SinceCursor);
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::Watching;
 use super::logs::Logs;
 use super::reader::Found;
-use crate::cluster::{ClusterError, Deletion};
+use crate::cluster::{ClusterError, Deletion, state};
 
 /// Without a word of a pod that may go. A word comes as soon as its log is sealed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ pub(super) async fn run(watching: &Watching, logs: &Logs) {
         if Instant::now() >= next_streams {
             logs.tidy().await;
             resume_streams(watching, logs).await;
+            give_up_images(watching).await;
             next_streams = Instant::now() + SWEEP_EVERY;
         }
         if !watching.sleep(SWEEP_PAUSE).await {
@@ -58,7 +59,7 @@ pub(super) async fn keep_partitions(watching: &Watching) {
 async fn remove_finished(watching: &Watching) {
     let found = report::finished_pods(&watching.context.pool, &watching.watch).await;
     let found = watching.written(found.map_err(Into::into)).unwrap_or_default();
-    if found.len() >= report::FINISHED_AT_ONCE {
+    if found.len() >= report::REMOVED_AT_ONCE {
         watching.ended.notify_one();
     }
     for pod in found {
@@ -71,6 +72,28 @@ async fn remove_finished(watching: &Watching) {
         if let Err(error) = removed {
             tracing::info!(pod.name = %pod.name, error = %error, "a finished pod could not be removed yet");
             return;
+        }
+    }
+}
+
+/// Tasks whose image does not come fail after a while: their nodes would try for ever.
+async fn give_up_images(watching: &Watching) {
+    let context = &watching.context;
+    let found = report::waiting_pods(&context.pool, &watching.watch, &context.config.image_grace()).await;
+    for pod in watching.written(found.map_err(Into::into)).unwrap_or_default() {
+        let given_up = async {
+            let found = context.cluster.pod(&pod.name, &pod.uid).await?;
+            match found.filter(|pod| pod.metadata.deletion_timestamp.is_none() && state::waits_for_image(pod)) {
+                Some(found) => context.cluster.give_up(&found, pod.why, &pod.words).await,
+                None => Ok(()),
+            }
+        };
+        match given_up.await {
+            Ok(()) => tracing::info!(pod.name = %pod.name, why = pod.why.id, "a task waited for its image in vain"),
+            Err(error) => {
+                tracing::info!(pod.name = %pod.name, error = %error, "a pod without an image could not be removed yet");
+                return;
+            }
         }
     }
 }

@@ -1,20 +1,21 @@
 //! A stream of a log -> chunks, as it comes.
 
+mod end;
+mod silence;
+mod storing;
+
 use std::time::Duration;
 
 use chrono::Utc;
 use futures::{AsyncBufRead, AsyncBufReadExt, FutureExt};
-use octopus_shared::db::report::Chunk;
-use octopus_shared::log::Gap;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::chunk::{Batch, NextFile, Passed, Resume, nanoseconds};
+use super::chunk::{Batch, Resume, nanoseconds};
 use super::line::{Raw, Splitter, Stamped};
-use super::pace::{Due, Pace};
+use super::pace::Pace;
 use super::progress::Progress;
 use super::reader::Reader;
 use super::stream::{Mode, Read, Span};
-use super::writer::{Message, Said};
 
 /// A chunk is written when it is full, or when its time has come ([`Pace`]).
 const FULL: usize = 64 << 10;
@@ -32,8 +33,8 @@ const HURRIES_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Way {
     pub(super) mode: Mode,
     pub(super) span: Span,
-    /// It begins at a time.
-    pub(super) since: bool,
+    /// It begins within the file.
+    pub(super) begins_within: bool,
     /// It begins with the file after the one that was read to its end.
     pub(super) enters: bool,
 }
@@ -151,7 +152,7 @@ impl<'a> Taking<'a> {
         let files = &self.progress.files;
         let Some(line) = Stamped::parse(raw, |at| files.begins(nanoseconds(at))) else {
             // A stream that begins at a time may begin within a line of an earlier time, on kubelets from 1.26 on.
-            let is_fragment = self.lines == 0 && !self.fragment && self.way.since;
+            let is_fragment = self.lines == 0 && !self.fragment && self.way.begins_within;
             self.fragment |= is_fragment;
             if !is_fragment {
                 self.progress.next = self.resume.not_begun().filter(|next| next.head.is_some());
@@ -162,15 +163,28 @@ impl<'a> Taking<'a> {
         if self.is_next_runs(&line) {
             return Some(Some(Read::NextRun));
         }
+        if self.lines == 0 {
+            self.progress.files.began(nanoseconds(line.at));
+        }
         // What is read as a whole begins with its file.
         if self.lines == 0 && self.way.enters {
             self.progress.files.entered(nanoseconds(line.at));
-        } else if self.lines == 0 && !self.way.since {
+        } else if self.lines == 0 && !self.way.begins_within {
             self.progress.files.looked(nanoseconds(line.at));
         }
         self.lines += 1;
-        self.progress.files.read(nanoseconds(line.at), line.content.len());
+        if self.shows_again(nanoseconds(line.at)).await {
+            tracing::debug!(at = %line.at, "the stream begins its file again");
+            metrics::counter!("octopus_log_repeats_total").increment(1);
+            self.flush().await?;
+            self.resume = Resume::at(&self.progress.cursor);
+        }
+        let (at, bytes) = (nanoseconds(line.at), line.content.len());
         let passed = self.resume.pass(line);
+        // What is not the beginning of anything comes once more.
+        if !self.resume.is_in_tail() {
+            self.progress.files.read(at, bytes);
+        }
         if let Some(end) = self.take(passed).await {
             return Some(Some(end));
         }
@@ -180,6 +194,19 @@ impl<'a> Taking<'a> {
         Some(None)
     }
 
+    /// Whether the stream shows the file that it is in again. Newer kubelets show the first line of a file without its timestamp where
+    /// they join it to the half of one, so it may have gone on to this file without being seen.
+    async fn shows_again(&mut self, at: i64) -> bool {
+        if self.resume.is_searching() {
+            return false;
+        }
+        let is_unknown = self.progress.files.goes_far_back(at) && !self.progress.files.begins(at);
+        if self.way.mode == Mode::Follow && is_unknown && self.pace.may_ask(Instant::now()) {
+            self.look_at_head().await;
+        }
+        self.progress.files.shows_again(at)
+    }
+
     /// After each piece of the stream.
     async fn go_on(&mut self) -> Option<()> {
         let now = Instant::now();
@@ -187,8 +214,8 @@ impl<'a> Taking<'a> {
         self.pace.set_flush(now, !self.batch.is_empty(), is_large);
         self.pace
             .set_search(now, self.resume.is_searching(), self.resume.is_late());
-        let looks =
-            self.way.mode == Mode::Follow && !self.resume.is_searching() && self.progress.files.may_have_changed();
+        let may_be_hidden = self.way.span == Span::SinceCursor || self.progress.files.may_have_changed();
+        let looks = self.way.mode == Mode::Follow && !self.resume.is_searching() && may_be_hidden;
         self.pace.set_look(now, looks);
         if looks && self.pace.is_long_since_look(now) {
             self.look_at_head().await;
@@ -199,7 +226,7 @@ impl<'a> Taking<'a> {
         }
         // Else it may be that the hole before the newest file is about to be found.
         if !self.resume.is_searching() {
-            self.progress.note_rotation(false);
+            self.reader.note_rotation(self.progress, false).await;
         }
         Some(())
     }
@@ -242,210 +269,7 @@ impl<'a> Taking<'a> {
         head
     }
 
-    /// Nothing came until now. `Some`: nothing will.
-    async fn wait_is_over(&mut self, rest: Option<&Raw>) -> Option<Option<Read>> {
-        let now = Instant::now();
-        match self.pace.due(now) {
-            Due::Flush => self.flush().await?,
-            Due::Search => {
-                // If the anchor was not among what came, it never will be.
-                let passed = self.resume.abandon();
-                if let Some(end) = self.take(passed).await {
-                    return Some(Some(end));
-                }
-                self.pace.set_search(now, false, false);
-                self.flush().await?;
-            }
-            Due::Look => {
-                let rest = rest.and_then(|rest| Stamped::parse(rest, |_| false));
-                return Some(self.hangs(rest).await);
-            }
-            Due::Nothing => {}
-            Due::Idle => {
-                self.progress.next = self.resume.not_begun();
-                return Some(Some(Read::Broken));
-            }
-        }
-        Some(None)
-    }
-
-    /// Whether the stream hangs at the end of a file that is not the newest one any more: kubelets do not tell.
-    async fn hangs(&mut self, rest: Option<Stamped>) -> Option<Read> {
-        let asked = Instant::now();
-        self.pace.asked(asked);
-        let Some(head) = self
-            .reader
-            .head(self.way.mode)
-            .await
-            .filter(|head| self.progress.files.is_next(*head))
-        else {
-            self.pace.does_not_hang();
-            return None;
-        };
-        // The old file may have bytes yet that are on their way.
-        if !self.pace.hangs_for_long(Instant::now(), asked.elapsed()) {
-            return None;
-        }
-        match self.reader.is_other_run(self.progress, self.way.mode).await {
-            // Nobody knows: the stream is kept, with what it has shown of a line.
-            Some(Read::Broken) => {
-                self.pace.set_look(Instant::now(), true);
-                return None;
-            }
-            Some(end) => return Some(end),
-            None => {}
-        }
-        tracing::debug!(head, "the log was rotated, and its stream did not go on");
-        self.progress.next = Some(NextFile { head, rest });
-        Some(Read::Rotated)
-    }
-
-    /// The stream is over.
-    async fn ended(mut self, end: Read, rest: Option<&Raw>) -> Option<Read> {
-        let is_end = matches!(end, Read::End);
-        let parsed = rest.map(|rest| Stamped::parse(rest, |_| false));
-        let mut end = end;
-        match (is_end, self.way.span, parsed) {
-            (true, Span::AllAndLast, Some(Some(line))) => {
-                end = if self.is_next_runs(&line) {
-                    Read::NextRun
-                } else {
-                    let passed = self.resume.pass(line);
-                    self.take(passed).await.unwrap_or(end)
-                };
-            }
-            // A fragment: it is read again, whole, unless this was the end of its file.
-            (true, Span::SinceCursor, Some(Some(line))) => self.progress.ended = Some(Some(line)),
-            (true, _, Some(None)) => end = Read::NodeFull,
-            (true, Span::SinceCursor, None) => self.progress.ended = Some(None),
-            _ => {}
-        }
-        if self.fragment && self.lines == 0 {
-            end = Read::NodeFull;
-        }
-        if self.way.mode != Mode::Follow || self.resume.is_searching() {
-            self.progress.ended = None;
-        }
-        if matches!(end, Read::End) {
-            let passed = self.resume.give_up();
-            end = self.take(passed).await.unwrap_or(end);
-        }
-        let is_whole = self.way.span == Span::AllAndLast;
-        let is_read = matches!(end, Read::End);
-        let next = self.resume.not_begun().filter(|next| is_read || next.head.is_some());
-        // Of all that the node has, what is stored is a part, unless its file was read to the end and nothing is in the next one.
-        let is_empty = next.as_ref().is_some_and(|next| next.head.is_none());
-        self.progress.missed = self.resume.has_missed() || is_whole && self.resume.is_searching() && !is_empty;
-        if let Some(mut next) = next {
-            if let Some(rest) = next.rest.take_if(|_| is_read && is_whole && is_empty) {
-                // Nothing was in the next file, so this was the last line.
-                self.store(Passed::New(vec![rest]));
-            }
-            self.progress.next = Some(next);
-        }
-        self.flush().await?;
-        Some(end)
-    }
-
     fn is_next_runs(&self, line: &Stamped) -> bool {
         self.progress.until.is_some_and(|until| nanoseconds(line.at) >= until)
-    }
-
-    /// Stores what is new. What does not follow what is stored is looked at first: while the manager was away, or the status
-    /// was late, the container may have been started again, and its node gives the log of its next run. `Some`: it did.
-    async fn take(&mut self, passed: Passed) -> Option<Read> {
-        let is_doubted = match &passed {
-            Passed::Nothing => return None,
-            Passed::New(_) => self.progress.doubted && self.progress.cursor.lines == 0,
-            Passed::AfterGap(..) => true,
-        };
-        if is_doubted && let Some(end) = self.reader.is_other_run(self.progress, self.way.mode).await {
-            return Some(end);
-        }
-        self.progress.doubted = false;
-        self.store(passed);
-        None
-    }
-
-    fn store(&mut self, passed: Passed) {
-        let lines = match passed {
-            Passed::Nothing => return,
-            Passed::New(lines) => {
-                self.progress.spooled_by = None;
-                lines
-            }
-            Passed::AfterGap(lines, gap) => {
-                let gap = self.progress.before_us(gap);
-                self.progress.note(gap);
-                // What was missed on the way to this file is part of the gap.
-                if let Some(first) = lines.first() {
-                    self.progress.files.passed_over(nanoseconds(first.at));
-                }
-                lines
-            }
-        };
-        for mut line in lines {
-            if self.progress.cursor.lines == 0 {
-                self.progress.first = Some(nanoseconds(line.at));
-                self.progress.files.entered(nanoseconds(line.at));
-            }
-            if let Some((seam, _)) = line.seam {
-                let seam = nanoseconds(seam);
-                let follows = self.progress.files.follows(seam);
-                tracing::debug!(seam, follows, "a line was cut by the rotation");
-                if follows {
-                    self.progress.files.entered(seam);
-                } else {
-                    self.progress.files.passed_over(seam);
-                    // The halves are of two lines: a file in between was passed over.
-                    line = line.second_half();
-                    self.progress.note(Gap {
-                        from: self.progress.cursor.time,
-                        to: Some(seam),
-                        reason: "rotated_away".into(),
-                        cut: true,
-                        ..Gap::default()
-                    });
-                }
-            }
-            self.progress.flow.read(nanoseconds(line.at), line.content.len() + 1);
-            self.batch.push(&mut self.progress.cursor, &line);
-        }
-    }
-
-    /// Hands the batch to the writer. None: the watch is over.
-    async fn flush(&mut self) -> Option<()> {
-        self.pace.set_flush(Instant::now(), false, false);
-        let batch = std::mem::take(&mut self.batch);
-        batch.close(&mut self.progress.cursor);
-        self.progress.gaps.extend(batch.gaps);
-        let (Some(first_at), Some(last_at)) = (batch.first_at, batch.last_at) else {
-            return Some(());
-        };
-        let chunk = Chunk {
-            process_id: self.reader.process_id,
-            seq: 0,
-            day: Utc::now().date_naive(),
-            key: self.reader.key.clone(),
-            lines: batch.lines,
-            first_at,
-            last_at,
-            size: batch.size,
-            text: batch.text.finish(),
-            before: batch.before,
-            cursor: self.progress.cursor.clone(),
-            gaps: std::mem::take(&mut self.progress.gaps),
-            seams: batch.seams,
-            head: self.progress.files.proven(),
-        };
-        let begins = Instant::now();
-        let room = self.reader.share.room(batch.size.unsigned_abs() as usize).await?;
-        let said = Said {
-            message: Message::Chunk(chunk),
-            room: Some(room),
-        };
-        let sent = self.reader.chunks.send(said).await.ok();
-        self.pace.paused(Instant::now(), begins.elapsed());
-        sent
     }
 }

@@ -9,7 +9,7 @@ pub(super) use octopus_shared::db::report::LogMessage as Message;
 use octopus_shared::db::report::{self, Chunk, ReportError};
 use octopus_shared::log::Gap;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::Watching;
@@ -18,6 +18,8 @@ use crate::spool::Spool;
 
 /// Messages in one transaction at most.
 const BATCH: usize = 256;
+/// From one transaction to the next at least: what comes meanwhile shares its costs.
+const GATHERED: Duration = Duration::from_millis(25);
 /// Without an answer from Postgres. Where there is a spool, nobody waits for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After an error.
@@ -33,7 +35,15 @@ pub(super) struct Said {
 pub(super) async fn run(watching: Arc<Watching>, mut messages: mpsc::Receiver<Said>) {
     let mut seqs = HashMap::new();
     let mut batch = Vec::with_capacity(BATCH);
+    let mut next = Instant::now();
     while messages.recv_many(&mut batch, BATCH).await > 0 {
+        sleep_until(next).await;
+        next = Instant::now() + GATHERED;
+        while batch.len() < BATCH
+            && let Ok(said) = messages.try_recv()
+        {
+            batch.push(said);
+        }
         let (batch, rooms): (Vec<_>, Vec<_>) = batch.drain(..).map(|said| (said.message, said.room)).unzip();
         match &watching.context.spool {
             Some(spool) => store_or_keep(&watching, spool, &mut seqs, batch).await,

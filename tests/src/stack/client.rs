@@ -218,15 +218,21 @@ impl Client {
         }
     }
 
+    /// Follows a path as server-sent events, after one of them or from the beginning.
+    pub async fn events_of(&self, path: &str, last_event_id: Option<&str>) -> Events {
+        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        let mut request = request.header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let answer = request.send().await.expect("the API answers");
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        Events::new(answer)
+    }
+
     /// Follows the log of a process to its end, line by line.
     pub async fn follow(&self, id: Uuid, mut see: impl FnMut(&str)) {
-        let url = format!("{}/api/v1/processes/{id}/logs?follow=true", self.url);
-        let request = self
-            .http
-            .get(url)
-            .bearer_auth(&self.token)
-            .header("accept", "text/event-stream");
-        let mut events = Events::new(request.send().await.expect("the API answers"));
+        let mut events = self.events_of(&format!("/api/v1/processes/{id}/logs"), None).await;
         while let Some(event) = events.next().await {
             if event.event == "end" {
                 return;
@@ -239,10 +245,7 @@ impl Client {
 
     /// Follows the transitions of all processes, from now on.
     pub async fn feed(&self) -> Events {
-        let request = self.http.get(format!("{}/api/v1/events", self.url));
-        let answer = request.bearer_auth(&self.token).send().await.expect("the API answers");
-        assert_eq!(answer.status(), StatusCode::OK);
-        Events::new(answer)
+        self.events_of("/api/v1/events", None).await
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Stack {
     /// Postgres, as the programs are told to reach it: as the owner.
     pub database_url: String,
     programs: Programs,
-    _api: Program,
+    api: Program,
     _database: Database,
     _turn: Turn,
 }
@@ -113,8 +113,8 @@ impl Stack {
         );
         programs.migrate().await;
         let token = programs.token("admin").await;
-        let (api, url) = programs.api().await;
-        let client = Client::new(url, token);
+        let api = programs.api(None);
+        let client = Client::new(format!("http://{}", api.address), token);
         client.ready().await;
         Self {
             shared,
@@ -123,7 +123,7 @@ impl Stack {
             owner: database.owner.clone(),
             database_url: database.url.clone(),
             programs,
-            _api: api,
+            api,
             _database: database,
             _turn: turn,
         }
@@ -147,6 +147,14 @@ impl Stack {
     /// Runs `octopus-manager diff` with further arguments: whether everything is as it is wanted, and what it printed.
     pub async fn diff(&self, arguments: &[&str]) -> (bool, serde_json::Value) {
         self.programs.ask_manager(&[&["diff"], arguments].concat(), &[]).await
+    }
+
+    /// SIGKILL to the API, and another one in its place.
+    pub async fn restart_api(&mut self) {
+        let address = self.api.address.clone();
+        self.api.killed().await;
+        self.api = self.programs.api(Some(address));
+        self.client.ready().await;
     }
 
     /// A token of a role.

@@ -38,6 +38,10 @@ impl Program {
 
     /// SIGKILL: it does nothing more.
     pub async fn kill(mut self) {
+        self.killed().await;
+    }
+
+    pub(super) async fn killed(&mut self) {
         self.child.kill().await.expect("it was running");
     }
 
@@ -47,10 +51,19 @@ impl Program {
         Some((answer.status().is_success(), answer.text().await.ok()?))
     }
 
-    /// Its metrics, as text.
-    pub async fn metrics(&self) -> String {
-        let answer = reqwest::get(format!("http://{}/metrics", self.address)).await;
-        answer.expect("it answers").text().await.expect("a body")
+    /// Its metrics, as text. None: it does not answer.
+    pub async fn metrics(&self) -> Option<String> {
+        let answer = reqwest::get(format!("http://{}/metrics", self.address)).await.ok()?;
+        answer.text().await.ok()
+    }
+
+    /// One of them, by its name and labels. None: it does not answer, or has never counted that.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics().await?;
+        let value = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().expect("a number"))
     }
 
     /// Whether it ends by itself within a minute and a half, by SIGABRT.
@@ -162,16 +175,16 @@ impl Programs {
         String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    pub(super) async fn api(&self) -> (Program, String) {
+    /// The API, at an address of its own or at that of one that died.
+    pub(super) fn api(&self, address: Option<String>) -> Program {
         let mut command = self.command("octopus-api", "api");
-        let address = free_address();
+        let address = address.unwrap_or_else(free_address);
         command
             .arg("serve")
             .env("DATABASE_URL", as_login(&self.owner_url, "octopus_api_login", None));
         command.env("OCTOPUS_LISTEN", &address);
         let child = command.spawn().expect("octopus-api runs");
-        let url = format!("http://{address}");
-        (Program { child, address }, url)
+        Program { child, address }
     }
 
     pub(super) async fn manager(&self, settings: &[(&str, &str)]) -> Program {

@@ -380,3 +380,84 @@ fn a_final_phase_with_a_running_container_is_no_end() {
     assert!(observe(with("Failed", json!({"terminated": {"exitCode": 1}}))).ended);
     assert_eq!(observe(json!({"phase": "Pending"})).attempt, 2);
 }
+
+#[test]
+fn a_container_that_was_started_again_says_how_the_last_run_ended() {
+    use ProcessState::{Failing, Ready, Running};
+    let after = |last: Value, state: Value, ready: bool| {
+        let mut status = with("Running", state);
+        status["containerStatuses"][0]["lastState"] = json!({"terminated": last});
+        status["containerStatuses"][0]["ready"] = ready.into();
+        status["conditions"] = json!([{"type": "Ready", "status": if ready { "True" } else { "False" }}]);
+        status
+    };
+    let running = || json!({"running": {"startedAt": "2026-01-02T03:04:05Z"}});
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+    let no_program = json!({"exitCode": 128, "reason": "StartError", "message": "exec: \"/no\": no such file"});
+    for (status, state, id, message) in [
+        (
+            after(json!({"exitCode": 137, "reason": "OOMKilled"}), running(), false),
+            Running,
+            Some("oom_killed"),
+            Some("the last run: it used more memory than its limit"),
+        ),
+        (
+            after(json!({"exitCode": 137, "reason": "OOMKilled"}), running(), true),
+            Ready,
+            None,
+            None,
+        ),
+        (after(json!({"exitCode": 0}), running(), false), Running, None, None),
+        (
+            after(no_program, waiting, false),
+            Failing,
+            Some("start_error"),
+            Some("the last run: exec: \"/no\": no such file"),
+        ),
+    ] {
+        let seen = observe(status.clone()).verdict;
+        assert_eq!(
+            (seen.state, seen.reason.map(|reason| reason.id), seen.message.as_deref()),
+            (state, id, message),
+            "{status}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_was_given_up_keeps_the_reason() {
+    let seen = |given_up: &str, status: Value| {
+        let pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string()},
+                         "annotations": {label::GIVEN_UP: given_up}},
+            "status": status,
+        });
+        let verdict = fold(&serde_json::from_value(pod).unwrap(), false).unwrap().verdict;
+        (verdict.state, verdict.reason.map(|reason| reason.id), verdict.message)
+    };
+    let waiting = with(
+        "Pending",
+        json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}),
+    );
+    // Newer kubelets make up an end of a container that never was.
+    let made_up = with(
+        "Failed",
+        json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}),
+    );
+    for status in [waiting.clone(), made_up] {
+        assert_eq!(
+            seen("image_not_found: r/f: not found", status),
+            (
+                ProcessState::Failed,
+                Some("image_not_found"),
+                Some("r/f: not found".into())
+            )
+        );
+    }
+    let (state, reason, _) = seen("something else", waiting);
+    assert_eq!((state, reason), (ProcessState::Failing, Some("image_pull_failed")));
+    // It came at the last moment.
+    let mut runs = with("Running", json!({"running": {}}));
+    runs["containerStatuses"][0]["containerID"] = "containerd://1".into();
+    assert_eq!(seen("image_not_found: no", runs).0, ProcessState::Running);
+}

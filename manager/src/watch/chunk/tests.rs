@@ -40,6 +40,7 @@ fn passed(mut resume: Resume, shown: &[Stamped]) -> (Vec<String>, Vec<Gap>) {
     let (mut stored, mut gaps) = (Vec::new(), Vec::new());
     let mut take = |passed| match passed {
         Passed::Nothing => {}
+        Passed::FartherBack { .. } => unreachable!("all of it is shown"),
         Passed::New(lines) => stored.extend(lines),
         Passed::AfterGap(lines, gap) => {
             gaps.push(gap);
@@ -169,6 +170,85 @@ fn the_next_file_goes_on_without_a_hole() {
     assert_eq!(next(None, None), ("de".to_owned(), 0));
     assert_eq!(next(Some(4), Some(line(3, "c"))), ("cde".to_owned(), 0));
     assert_eq!(next(Some(3), None), ("de".to_owned(), 1), "it was rotated again");
+}
+
+#[test]
+fn half_a_line_is_the_last_one_only_before_an_empty_file() {
+    let next = |head| NextFile {
+        head,
+        rest: Some(line(3, "c")),
+    };
+    let (mut empty, mut begun) = (next(None), next(Some(4)));
+    assert_eq!(empty.last_line(), Some(line(3, "c")));
+    assert_eq!(empty.last_line(), None, "once");
+    assert_eq!(begun.last_line(), None);
+    assert_eq!(begun, next(Some(4)), "its end comes with a later read");
+}
+
+/// What is stored when the newest lines are shown, and others after them, if they reach back far enough.
+fn in_tail(before: &[Stamped], newest: &[Stamped], after: &[Stamped]) -> Option<Vec<Stamped>> {
+    let mut resume = Resume::in_tail(&cursor(before), u32::try_from(newest.len()).unwrap());
+    let mut stored = Vec::new();
+    for line in newest.iter().chain(after) {
+        match resume.pass(line.clone()) {
+            Passed::Nothing => {}
+            Passed::New(lines) => stored.extend(lines),
+            Passed::AfterGap(..) => panic!("the newest lines say nothing of a hole"),
+            Passed::FartherBack { .. } => return None,
+        }
+    }
+    (!matches!(resume.give_up(), Passed::FartherBack { .. })).then_some(stored)
+}
+
+/// Whatever was stored, and however many of the newest lines are shown: what is stored then is all that is new, or nothing.
+#[test]
+fn the_newest_lines_are_enough_if_the_last_stored_one_is_among_them() {
+    let times = [1, 2, 2, 3, 3, 3, 2, 4, 5, 5, 9, 9, 9, 9, 7];
+    let is_late = |number| [6, 14].contains(&number);
+    let content = |number| if is_late(number) { "late" } else { "x" };
+    let all: Vec<_> = (times.iter().enumerate())
+        .map(|(number, time)| line(*time, content(number)))
+        .collect();
+    let after = [line(10, "live"), line(10, "live")];
+    let mut enough = 0;
+    for stored in 1..=all.len() {
+        for begin in 0..all.len() {
+            let Some(new) = in_tail(&all[..stored], &all[begin..], &after) else {
+                continue;
+            };
+            assert!(begin < stored, "stored {stored}, shown from {begin}");
+            assert_eq!(
+                new,
+                [&all[stored..], &after].concat(),
+                "stored {stored}, shown from {begin}"
+            );
+            enough += 1;
+        }
+    }
+    assert!(enough > 50, "{enough}");
+}
+
+#[test]
+fn newest_lines_without_the_last_stored_one_are_given_up_at_once() {
+    let before = [line(1, "a"), line(5, "b")];
+    let mut resume = Resume::in_tail(&cursor(&before), 3);
+    assert_eq!(
+        resume.pass(line(5, "b")),
+        Passed::FartherBack { set_back: false },
+        "another one may stand before it"
+    );
+    let mut resume = Resume::in_tail(&cursor(&before), 3);
+    assert_eq!(resume.pass(line(3, "y")), Passed::Nothing);
+    assert_eq!(resume.pass(line(5, "another")), Passed::Nothing);
+    assert_eq!(
+        resume.pass(line(6, "z")),
+        Passed::FartherBack { set_back: true },
+        "all have come"
+    );
+    let mut resume = Resume::in_tail(&cursor(&before), 3);
+    assert_eq!(resume.pass(line(3, "y")), Passed::Nothing);
+    assert_eq!(resume.give_up(), Passed::Nothing);
+    assert_eq!(resume.abandon(), Passed::FartherBack { set_back: true });
 }
 
 /// A later read shows the second half of a line that was cut in two as a line of its own.

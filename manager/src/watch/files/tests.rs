@@ -103,9 +103,12 @@ fn a_change_of_files_that_was_seen_or_during_a_rest_is_none() {
     files.entered(200);
     assert_eq!(files.unproven(true), None);
     files.read(200, 1);
-    files.read(200 + SECOND, 1);
-    files.looked(200 + SECOND);
+    files.read(200 + REST, 1);
+    files.looked(200 + REST);
     assert_eq!(files.unproven(true), None);
+    files.read(200 + 2 * REST - 1, 1);
+    files.looked(200 + 2 * REST - 1);
+    assert!(files.unproven(true).is_some(), "not long enough");
 }
 
 #[test]
@@ -140,16 +143,23 @@ fn a_change_of_files_that_a_reader_did_not_live_to_put_on_record_is_put_there_by
     // It had come past the change.
     let gap = resumed(200 + LATE).unproven(false).unwrap();
     assert_eq!((gap.from, gap.to), (Some(10), Some(200)));
+    // Postgres knows the last line before it.
+    let mut files = resumed(200 + LATE);
+    assert_eq!(files.forgotten(false), Some(200));
+    files.recalled(190);
+    assert_eq!(files.unproven(false).unwrap().from, Some(190));
+    assert_eq!(files.forgotten(true), None);
     // And has read much since.
     let mut files = resumed(150);
     for at in 0..=2 * i64::try_from(RECENT).unwrap() {
         files.read(200 + LATE + at, 1);
     }
+    assert_eq!(files.forgotten(false), None, "it was the last one");
     let gap = files.unproven(false).unwrap();
     assert_eq!((gap.from, gap.to), (Some(150), Some(200)));
     // It had not.
     let mut files = resumed(150);
-    assert_eq!(files.unproven(false), None);
+    assert_eq!((files.forgotten(false), files.unproven(false)), (None, None));
     files.entered(200);
     assert_eq!((files.unproven(true), files.proven()), (None, Some(200)));
     // It goes on in the same file.
@@ -267,4 +277,51 @@ fn the_next_file_is_another_one_and_follows_at_once() {
     assert!(!files.is_next(Some(last - 10)), "it is this one");
     assert!(!files.is_next(Some(last - SECOND)), "it is this one");
     assert!(!files.is_next(Some(last + 12 * SECOND)), "there may be one in between");
+}
+
+#[test]
+fn a_file_that_is_shown_from_its_beginning_again_is_known_by_its_lines() {
+    let mut files = busy();
+    // Two files were passed over. Of this one more is shown than is remembered.
+    let head = 40 * SECOND;
+    for number in 0..i64::try_from(RECENT).unwrap() + 100 {
+        assert!(!files.shows_again(head + number * 10_000), "{number}");
+        files.read(head + number * 10_000, 1);
+    }
+    assert!(!files.recent.contains(&head));
+    assert!(files.shows_again(head), "a line after a while is remembered for longer");
+    assert!(!files.shows_again(head + 1), "a clock that was set back");
+    let last = *files.recent.back().unwrap();
+    assert!(!files.shows_again(last), "two lines at once");
+    assert!(!files.shows_again(last - SKEW), "two streams of a container");
+}
+
+/// Seen on a busy node, whose runtime did not begin a new file: the follower showed all that it had been asked for once more.
+#[test]
+fn what_a_stream_shows_from_a_time_on_is_shown_again_from_there() {
+    let last = 100 * SECOND;
+    let mut files = Files::resumed(Some(40 * SECOND), Some(last));
+    // It was opened from a time on, before the last stored line.
+    let first = last - 2 * SECOND;
+    files.began(first);
+    for number in 0..i64::try_from(RECENT).unwrap() + 100 {
+        assert!(number == 0 || !files.shows_again(first + number * 400_000), "{number}");
+        files.read(first + number * 400_000, 200);
+    }
+    assert!(!files.recent.contains(&first) && !files.sparse.contains(&first));
+    assert!(files.shows_again(first));
+    files.began(first + SECOND);
+    assert!(!files.shows_again(first), "another stream, which begins elsewhere");
+}
+
+#[test]
+fn the_beginning_of_the_next_file_is_not_shown_again_though_lines_of_the_old_one_were_later() {
+    let mut files = busy();
+    files.looked(200);
+    files.read(200 + 2 * SKEW, 1);
+    assert!(!files.shows_again(200));
+    files.entered(200);
+    files.read(200, 1);
+    files.read(200 + 2 * SKEW, 1);
+    assert!(files.shows_again(200));
 }

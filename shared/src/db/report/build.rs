@@ -62,6 +62,30 @@ pub async fn build_started(pool: &PgPool, claim: &Claim, revision: Uuid) -> Resu
     Ok(transaction.commit().await?)
 }
 
+/// Stores what a build has printed so far, and how many lines of it were left out. `begins`: nothing was stored of it before.
+///
+/// # Errors
+/// [`ReportError`].
+pub async fn build_printed(
+    pool: &PgPool,
+    claim: &Claim,
+    revision: Uuid,
+    (log, dropped, begins): (&str, i64, bool),
+) -> Result<(), ReportError> {
+    let mut transaction = claimed(pool, claim).await?;
+    sqlx::query!(
+        "update revision set build_log = $2, build_log_dropped = $3, build_attempt = build_attempt + $4::bool::integer
+          where id = $1 and build_state = 'building'",
+        revision,
+        log,
+        dropped,
+        begins
+    )
+    .execute(&mut *transaction)
+    .await?;
+    Ok(transaction.commit().await?)
+}
+
 /// Shows why a build that has begun does not get on. What is known already is not written again.
 ///
 /// # Errors

@@ -8,9 +8,10 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::chunk::{Chunk, insert};
 use super::hole::{End, Filling, Hole, Room, stored};
-use super::log::{Chunk, Seal, StreamCursor, StreamKey, insert};
 use super::place::{gaps_of, part_of, same};
+use super::stream::{Seal, StreamCursor, StreamKey};
 use crate::log::{Gap, MOST_PARTS, Packer, REST, Text};
 
 /// The holes of a stream, and what was filled into them and is not stored yet.

@@ -9,8 +9,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-use super::log::{Chunk, Seam, StreamCursor, StreamKey, last_seqs, stored_cursor};
+use super::chunk::{Chunk, Seam, last_seqs};
 use super::place::{Place, place_lines};
+use super::stream::{StreamCursor, StreamKey, stored_cursor};
 use crate::log::{Gap, Line, Text};
 
 /// Numbers that are kept free in a hole: a chunk every 150 ms for a day and a half.

@@ -2,41 +2,43 @@
 
 mod build;
 mod change;
+mod chunk;
 mod cluster;
 mod drift;
 mod fill;
 mod hole;
 mod limit;
-mod log;
 mod merge;
 mod place;
 mod pod;
 mod process;
 mod settle;
 mod spooled;
+mod stream;
 
 pub use build::{
-    BuildSource, BuiltImage, CachedLayer, build_failed, build_source, build_stands, build_started, build_succeeded,
-    layer, put_layer,
+    BuildSource, BuiltImage, CachedLayer, build_failed, build_printed, build_source, build_stands, build_started,
+    build_succeeded, layer, put_layer,
 };
 pub use change::{Change, RevisionRow, change, changed, put_off, revision, scaled};
+pub use chunk::{Chunk, Seam, append_chunks, last_line_before, last_seqs};
 pub use cluster::{ClusterReport, report_cluster, report_preflight};
 pub use drift::{Drift, Wanted, drift, drift_counts, wanted};
 pub use hole::number;
 pub use limit::{Dropped, drop_oldest};
-pub use log::{
-    Chunk, OpenStream, Opened, Seal, Seam, StreamCursor, StreamKey, append_chunks, last_seqs, open_streams,
-    seal_stream, set_reader, unsealed_streams,
-};
 pub use merge::{Merged, Unmerged, merge_step, unmerged};
 pub use pod::{
-    FINISHED_AT_ONCE, Finished, finished_pods, hindered_services, live_pods, mark_missing, observe_pods, pods_refused,
+    REMOVED_AT_ONCE, Removable, WaitingPod, finished_pods, hindered_services, live_pods, mark_missing, observe_pods,
+    pods_refused, waiting_pods,
 };
 pub use process::{
     Creation, ProcessRow, RowBehind, childless, created, gone, has_claim, hindered, is_killed, live_processes_of,
     logs_open, process, processes, rows_behind, stopping, vanished,
 };
 pub use spooled::{LogMessage, Replayed, replay};
+pub use stream::{
+    OpenStream, Opened, Seal, StreamCursor, StreamKey, open_streams, seal_stream, set_reader, unsealed_streams,
+};
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 

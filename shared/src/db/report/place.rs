@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::log::{Chunk, StreamCursor};
+use super::chunk::Chunk;
 use super::spooled::LogMessage;
+use super::stream::StreamCursor;
 use crate::log::{Gap, Packer, Text, chained};
 
 /// Where a message belongs in its stream as that is stored.

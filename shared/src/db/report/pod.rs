@@ -1,6 +1,7 @@
 //! Pods as they are seen.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use super::settle::{Sight, known, settle};
 use super::{ReportError, Watch, transition, watched};
 use crate::pod::{PodObservation, Step, Verdict, judge};
 use crate::process::Lifecycle;
-use crate::reason;
+use crate::reason::{self, Reason};
 
 /// Stores looks at pods, in their order, and what each makes of its process: one commit for all of them. Answers the processes;
 /// a pod whose process is not among them is not ours.
@@ -113,19 +114,20 @@ pub async fn pods_refused(pool: &PgPool, watch: &Watch, process: Uuid, why: &Ver
     if known.killed || known.lifecycle != Lifecycle::Created {
         return Ok(false);
     }
+    let (id, words) = (
+        why.reason.map_or("", |reason| reason.id),
+        why.message.as_deref().unwrap_or_default(),
+    );
     let shown = match judge(&known, &pods) {
         _ if pods.iter().all(|pod| pod.ended || pod.gone) => why.clone(),
         // It answers meanwhile.
-        Step::Show(_, seen) if matches!(seen.reason, Some(reason::ROLLING_OUT | reason::PARTLY_READY)) => Verdict {
-            message: why
-                .reason
-                .zip(why.message.as_deref())
-                .map(|(id, words)| format!("{}: {words}", id.id)),
-            reason: Some(if seen.reason == Some(reason::ROLLING_OUT) {
-                reason::ROLLOUT_HINDERED
-            } else {
-                reason::PARTLY_READY
-            }),
+        Step::Show(_, seen) if seen.reason == Some(reason::ROLLING_OUT) => Verdict {
+            message: Some(format!("{id}: {words}")),
+            reason: Some(reason::ROLLOUT_HINDERED),
+            ..seen
+        },
+        Step::Show(_, seen) if seen.reason == Some(reason::PARTLY_READY) => Verdict {
+            message: seen.message.map(|fewer| format!("{fewer}: {id}: {words}")),
             ..seen
         },
         _ => return Ok(false),
@@ -145,25 +147,25 @@ pub async fn pods_refused(pool: &PgPool, watch: &Watch, process: Uuid, why: &Ver
     Ok(changed)
 }
 
-/// A task's pod that has ended and whose logs are all stored: it can go.
+/// A pod that can go.
 #[derive(Clone, Debug)]
-pub struct Finished {
+pub struct Removable {
     /// Its uid.
     pub uid: String,
     /// Its name.
     pub name: String,
 }
 
-/// Pods that [`finished_pods`] answers at most.
-pub const FINISHED_AT_ONCE: usize = 200;
+/// Pods that [`finished_pods`] and [`waiting_pods`] answer at most.
+pub const REMOVED_AT_ONCE: usize = 200;
 
-/// Pods of tasks of the watched shards that can go.
+/// Pods of tasks of the watched shards that have ended, their logs all stored.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn finished_pods(pool: &PgPool, watch: &Watch) -> Result<Vec<Finished>, sqlx::Error> {
+pub async fn finished_pods(pool: &PgPool, watch: &Watch) -> Result<Vec<Removable>, sqlx::Error> {
     sqlx::query_as!(
-        Finished,
+        Removable,
         "select d.uid, d.name
            from process p join pod d on d.process_id = p.id
           where p.cluster = $1 and p.lifecycle < 'gone' and p.kind = 'task' and d.phase in ('Failed', 'Succeeded') and d.gone_at is null
@@ -174,10 +176,66 @@ pub async fn finished_pods(pool: &PgPool, watch: &Watch) -> Result<Vec<Finished>
           limit $3",
         watch.cluster,
         &watch.shards,
-        i64::try_from(FINISHED_AT_ONCE).unwrap_or(i64::MAX)
+        i64::try_from(REMOVED_AT_ONCE).unwrap_or(i64::MAX)
     )
     .fetch_all(pool)
     .await
+}
+
+/// A task's pod whose container cannot be made.
+#[derive(Clone, Debug)]
+pub struct WaitingPod {
+    /// Its uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Why, one of those that were asked for.
+    pub why: Reason,
+    /// Kubernetes' own words.
+    pub words: String,
+}
+
+/// Pods of tasks of the watched shards that have failed to start for one of these reasons for longer than its grace, or were given up.
+///
+/// # Errors
+/// When Postgres is away.
+pub async fn waiting_pods(
+    pool: &PgPool,
+    watch: &Watch,
+    grace: &[(Reason, Duration)],
+) -> Result<Vec<WaitingPod>, sqlx::Error> {
+    let reasons: Vec<String> = grace.iter().map(|(reason, _)| reason.id.to_owned()).collect();
+    let seconds: Vec<f64> = grace.iter().map(|(_, grace)| grace.as_secs_f64()).collect();
+    let rows = sqlx::query!(
+        r#"select d.uid, d.name, d.reason as "reason!", d.message
+           from process p
+           join pod d on d.process_id = p.id
+           join unnest($3::text[], $4::double precision[]) as grace (reason, seconds) on grace.reason = d.reason
+          where p.cluster = $1 and p.lifecycle = 'created' and p.kind = 'task' and d.phase = 'Pending' and d.gone_at is null
+            and d.shard = any($2)
+            -- Who has given one up may have died before it was deleted.
+            and (d.state = 'failed'
+                 or d.attempt = p.attempt and d.reason = p.reason and p.state = 'failing'
+                    and p.updated_at <= now() - make_interval(secs => grace.seconds))
+          limit $5"#,
+        watch.cluster,
+        &watch.shards,
+        &reasons,
+        &seconds,
+        i64::try_from(REMOVED_AT_ONCE).unwrap_or(i64::MAX)
+    )
+    .fetch_all(pool)
+    .await?;
+    let waiting = rows.into_iter().filter_map(|row| {
+        let (why, _) = grace.iter().find(|(why, _)| why.id == row.reason)?;
+        Some(WaitingPod {
+            uid: row.uid,
+            name: row.name,
+            why: *why,
+            words: row.message.unwrap_or_default(),
+        })
+    });
+    Ok(waiting.collect())
 }
 
 /// Stores one look at each of several pods.

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::chunk::{Chunk, append, last_seqs};
 use super::fill::{self, Holes};
 use super::hole;
-use super::log::{Chunk, Seal, StreamCursor, StreamKey, append, last_seqs, set_seal, stored_cursor};
 use super::place::{Place, late_gaps, part_of, place};
+use super::stream::{Seal, StreamCursor, StreamKey, set_seal, stored_cursor};
 use super::{ReportError, Watch, watched};
 
 /// What a reader of a log has to say.

@@ -142,16 +142,46 @@ async fn revisions(pool: &PgPool, function: &str) -> Result<Vec<RevisionView>, s
     .await
 }
 
-/// What the build of a revision printed. The outer none: there is no such revision; the inner one: nothing yet.
+/// What the build of a revision has printed.
+#[derive(Clone, Debug)]
+pub struct BuildLog {
+    /// The revision.
+    pub revision: Uuid,
+    /// How often it was begun: with each try of the build it begins anew.
+    pub attempt: i32,
+    /// Lines, each after its time.
+    pub text: String,
+    /// How many lines of a long one were left out.
+    pub dropped: i64,
+    /// Whether the image was made, once the build is over.
+    pub succeeded: Option<bool>,
+    /// When it was over.
+    pub built_at: Option<DateTime<Utc>>,
+}
+
+/// What the build of a revision has printed. None: there is no such revision.
 ///
 /// # Errors
 /// When Postgres is away.
-pub async fn build_log(pool: &PgPool, function: &str, number: i32) -> Result<Option<Option<String>>, sqlx::Error> {
-    sqlx::query_scalar!(
-        "select build_log from revision where function_name = $1 and number = $2",
+pub async fn build_log(pool: &PgPool, function: &str, number: i32) -> Result<Option<BuildLog>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select id, build_attempt, build_state, build_log, build_log_dropped, built_at from revision
+          where function_name = $1 and number = $2",
         function,
         number
     )
     .fetch_optional(pool)
-    .await
+    .await?;
+    Ok(row.map(|row| BuildLog {
+        revision: row.id,
+        attempt: row.build_attempt,
+        text: row.build_log.unwrap_or_default(),
+        dropped: row.build_log_dropped,
+        succeeded: match row.build_state.as_str() {
+            "ready" => Some(true),
+            "failed" => Some(false),
+            _ => None,
+        },
+        built_at: row.built_at,
+    }))
 }

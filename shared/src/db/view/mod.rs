@@ -15,7 +15,7 @@ pub use cluster::{ClusterView, ManagerView, QueueView, cluster, clusters};
 pub(super) use command::shown;
 pub use command::{CommandView, command};
 pub use event::{EventView, FeedCursor, events, feed, feed_end};
-pub use function::{FunctionSummary, FunctionView, RevisionView, build_log, function, functions};
+pub use function::{BuildLog, FunctionSummary, FunctionView, RevisionView, build_log, function, functions};
 pub use log::{
     ChunkFilter, LogChunk, LogProgress, advance, chunks, chunks_before, kept, log_end, log_progress, tail_start,
 };

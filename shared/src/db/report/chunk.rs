@@ -1,7 +1,4 @@
-//! Logs: cursors, chunks and seals, written together so that neither can run ahead of the other.
-
-use std::borrow::Cow;
-use std::collections::HashMap;
+//! Chunks: lines of a stream, written together with its cursor so that neither can run ahead of the other.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
@@ -10,63 +7,9 @@ use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::hole::{self, Room};
-use super::settle::settle_process;
+use super::stream::{StreamCursor, StreamKey};
 use super::{ReportError, Watch, watched};
-use crate::log::{Encoded, Gap};
-
-/// One run of one container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct StreamKey {
-    /// Kubernetes' uid of the pod.
-    pub pod_uid: String,
-    /// The container.
-    pub container: String,
-    /// Its restart count.
-    pub restart: i32,
-}
-
-/// How far a stream was stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamCursor {
-    /// Timestamp of the last stored line, nanoseconds since 1970. None: no line yet.
-    pub time: Option<i64>,
-    /// The earliest timestamp of all stored lines.
-    pub first: Option<i64>,
-    /// The latest timestamp of all stored lines: later than `time` when the node's clock was set back.
-    pub latest: Option<i64>,
-    /// Lines stored with exactly that timestamp.
-    pub count: i32,
-    /// SHA-256 of the last stored line.
-    pub hash: Option<Vec<u8>>,
-    /// Running hash of all stored lines ([`log::chained`](crate::log::chained)). None: of the first ones it was not kept.
-    pub chain: Option<Vec<u8>>,
-    /// Lines stored in all.
-    pub lines: i64,
-    /// Bytes stored in all, without timestamps.
-    pub bytes: i64,
-}
-
-/// How a stream ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seal {
-    /// Holes found last, in order; none when it was read to the end.
-    pub gaps: Vec<Gap>,
-    /// How the end of the container was known: `seen`, `inferred` or `unknown`.
-    pub end: Cow<'static, str>,
-}
-
-/// A stream that is not sealed yet.
-#[derive(Clone, Debug)]
-pub struct OpenStream {
-    /// Which.
-    pub key: StreamKey,
-    /// The process.
-    pub process_id: Uuid,
-    /// Attempt of the process.
-    pub attempt: i32,
-    /// Name of its pod.
-    pub pod_name: String,
-}
+use crate::log::{Encoded, Gap, Text};
 
 /// Lines of one stream, ready to be stored, and the cursor after them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,150 +58,6 @@ pub struct Seam {
     pub offset: usize,
 }
 
-/// A stream that goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opened {
-    /// From where.
-    pub cursor: StreamCursor,
-    /// The spool of another manager, in which lines after the cursor may be.
-    pub spooled_by: Option<Uuid>,
-    /// [`Chunk::head`] of what is stored.
-    pub head: Option<i64>,
-}
-
-/// The cursor of a row of `log_stream`.
-macro_rules! stored_cursor {
-    ($row:expr) => {
-        $crate::db::report::StreamCursor {
-            time: $row.cursor_time,
-            first: $row.first_at.and_then(|at| at.timestamp_nanos_opt()),
-            latest: $row.last_at.and_then(|at| at.timestamp_nanos_opt()),
-            count: $row.cursor_count,
-            hash: $row.cursor_hash,
-            chain: $row.chain.or(($row.lines == 0).then(Vec::new)),
-            lines: $row.lines,
-            bytes: $row.bytes,
-        }
-    };
-}
-pub(super) use stored_cursor;
-
-/// Opens streams, or finds them as they were left, each with its reader ([`set_reader`]). Those that are sealed are absent.
-///
-/// # Errors
-/// [`ReportError`].
-pub async fn open_streams(
-    pool: &PgPool,
-    watch: &Watch,
-    streams: &[(OpenStream, &str)],
-) -> Result<HashMap<StreamKey, Opened>, ReportError> {
-    let keys = || streams.iter().map(|(stream, _)| &stream.key);
-    let pods: Vec<String> = keys().map(|key| key.pod_uid.clone()).collect();
-    let containers: Vec<String> = keys().map(|key| key.container.clone()).collect();
-    let restarts: Vec<i32> = keys().map(|key| key.restart).collect();
-    let readers: Vec<String> = streams.iter().map(|(_, reader)| (*reader).to_owned()).collect();
-    let mut transaction = watched(pool, watch).await?;
-    sqlx::query!(
-        "insert into log_stream (process_id, pod_uid, container, restart, attempt, reader, spool)
-         select *, $7 from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[])
-         on conflict do nothing",
-        &streams.iter().map(|(stream, _)| stream.process_id).collect::<Vec<_>>(),
-        &pods,
-        &containers,
-        &restarts,
-        &streams.iter().map(|(stream, _)| stream.attempt).collect::<Vec<_>>(),
-        &readers,
-        watch.spool
-    )
-    .execute(&mut *transaction)
-    .await?;
-    sqlx::query!(
-        "update log_stream s set reader = r.reader
-           from unnest($1::text[], $2::text[], $3::integer[], $4::text[]) as r (pod_uid, container, restart, reader)
-          where (s.pod_uid, s.container, s.restart) = (r.pod_uid, r.container, r.restart)
-            and s.seal is null and s.reader is distinct from r.reader",
-        &pods,
-        &containers,
-        &restarts,
-        &readers
-    )
-    .execute(&mut *transaction)
-    .await?;
-    let rows = sqlx::query!(
-        "select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
-                head, spool
-           from log_stream
-          where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
-            and seal is null",
-        &pods,
-        &containers,
-        &restarts
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    transaction.commit().await?;
-    let opened = rows.into_iter().map(|row| {
-        let opened = Opened {
-            cursor: stored_cursor!(row),
-            spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
-            head: row.head,
-        };
-        let key = StreamKey {
-            pod_uid: row.pod_uid,
-            container: row.container,
-            restart: row.restart,
-        };
-        (key, opened)
-    });
-    Ok(opened.collect())
-}
-
-/// Shows how a stream is read: `follow`, `poll` or `previous`.
-///
-/// # Errors
-/// [`ReportError`].
-pub async fn set_reader(pool: &PgPool, watch: &Watch, key: &StreamKey, reader: &str) -> Result<(), ReportError> {
-    let mut transaction = watched(pool, watch).await?;
-    sqlx::query!(
-        "update log_stream set reader = $4 where pod_uid = $1 and container = $2 and restart = $3",
-        key.pod_uid,
-        key.container,
-        key.restart,
-        reader
-    )
-    .execute(&mut *transaction)
-    .await?;
-    Ok(transaction.commit().await?)
-}
-
-/// Streams of a cluster that are not sealed.
-///
-/// # Errors
-/// When Postgres is away.
-pub async fn unsealed_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenStream>, sqlx::Error> {
-    Ok(sqlx::query!(
-        "select s.pod_uid, s.container, s.restart, s.process_id, s.attempt, d.name
-             from process p join log_stream s on s.process_id = p.id join pod d on d.uid = s.pod_uid
-            where p.cluster = $1 and s.seal is null and d.shard = any($2)",
-        watch.cluster,
-        &watch.shards
-    )
-    .fetch_all(pool)
-    .await?
-    .into_iter()
-    .map(|row| OpenStream {
-        key: StreamKey {
-            pod_uid: row.pod_uid,
-            container: row.container,
-            restart: row.restart,
-        },
-        process_id: row.process_id,
-        attempt: row.attempt,
-        pod_name: row.name,
-    })
-    .collect())
-}
-
 /// The last number of each process that no other chunk may have. Processes without one are absent.
 ///
 /// # Errors
@@ -278,6 +77,35 @@ pub async fn last_seqs(executor: impl PgExecutor<'_>, processes: &[Uuid]) -> Res
     .into_iter()
     .map(|row| (row.process_id, row.seq))
     .collect())
+}
+
+/// The last line of a stream that is stored and earlier than a time, both in nanoseconds since 1970. None: there is none.
+///
+/// # Errors
+/// When Postgres is away, or a chunk is not what was stored.
+pub async fn last_line_before(
+    pool: &PgPool,
+    process: Uuid,
+    key: &StreamKey,
+    before: i64,
+) -> Result<Option<i64>, sqlx::Error> {
+    let time = DateTime::from_timestamp_nanos(before);
+    let chunk = sqlx::query!(
+        "select encoding, data from log_chunk
+          where process_id = $1 and pod_uid = $2 and container = $3 and restart = $4 and first_at < $5
+          order by seq desc limit 1",
+        process,
+        key.pod_uid,
+        key.container,
+        key.restart,
+        time
+    )
+    .fetch_optional(pool)
+    .await?;
+    let Some(chunk) = chunk else { return Ok(None) };
+    let text = Text::decode(chunk.encoding, chunk.data).map_err(|error| sqlx::Error::Decode(error.into()))?;
+    let times = text.lines().filter_map(|line| line.at.timestamp_nanos_opt());
+    Ok(times.filter(|at| *at < before).max())
 }
 
 /// Stores chunks of many streams and moves their cursors, in one transaction. Repeating it changes nothing.
@@ -381,52 +209,4 @@ pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks:
     .execute(connection)
     .await?;
     Ok(written)
-}
-
-/// Seals a stream: from here on its pod may go. False: it was sealed before.
-///
-/// # Errors
-/// [`ReportError`].
-pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
-    let mut transaction = watched(pool, watch).await?;
-    let sealed = set_seal(&mut transaction, watch, key, seal).await?;
-    transaction.commit().await?;
-    Ok(sealed)
-}
-
-/// The same within a transaction.
-pub(super) async fn set_seal(
-    connection: &mut PgConnection,
-    watch: &Watch,
-    key: &StreamKey,
-    seal: &Seal,
-) -> Result<bool, sqlx::Error> {
-    let room = if seal.gaps.iter().any(Gap::is_spooled) {
-        hole::at_end(connection, key).await?
-    } else {
-        None
-    };
-    let reserved = room.as_ref().map(|room| room.last);
-    let gaps = hole::stored(&seal.gaps, room)?;
-    let process = sqlx::query_scalar!(
-        "update log_stream
-            set gaps = gaps || $4,
-                seal = case when truncated_lines > 0 then 'truncated' when gaps || $4 = '[]' then 'complete' else 'gap' end,
-                seal_reason = case when truncated_lines > 0 then 'log_limit' else (gaps || $4) -> -1 ->> 'reason' end, seal_end = $5, sealed_at = now(),
-                reserved_seq = coalesce($6, reserved_seq)
-          where pod_uid = $1 and container = $2 and restart = $3 and seal is null
-         returning process_id",
-        key.pod_uid,
-        key.container,
-        key.restart,
-        gaps,
-        &seal.end,
-        reserved
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    if let Some(process) = process {
-        settle_process(connection, watch, process).await?;
-    }
-    Ok(process.is_some())
 }

@@ -1,0 +1,42 @@
+//! Which pods of tasks are given up for want of their image.
+
+use std::time::Duration;
+
+use octopus_shared::db::report;
+use octopus_shared::pod::{PodObservation, Verdict};
+use octopus_shared::process::ProcessState;
+use octopus_shared::reason;
+use octopus_tests::api::Api;
+use octopus_tests::function::{manager, observed, pod, process, watch};
+use octopus_tests::postgres::Database;
+
+#[tokio::test]
+async fn a_pod_is_given_up_after_its_grace_and_until_it_is_deleted() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = process(&api).await;
+    let pool = &database.manager;
+    let look = async |state, why| {
+        let look = PodObservation {
+            phase: "Pending".into(),
+            ..pod(process, "u", "1", Verdict::because(state, why, "words"))
+        };
+        observed(pool, &watch, &look).await;
+    };
+    let waiting = async |seconds| {
+        let grace = [(reason::IMAGE_NOT_FOUND, Duration::from_secs(seconds))];
+        let found = report::waiting_pods(pool, &watch, &grace).await.unwrap();
+        found.iter().map(|pod| (pod.why, pod.words.clone())).collect::<Vec<_>>()
+    };
+    look(ProcessState::Failing, reason::CONFIG_ERROR).await;
+    assert_eq!(waiting(0).await, [], "that is not its image");
+    look(ProcessState::Failing, reason::IMAGE_NOT_FOUND).await;
+    assert_eq!(waiting(3600).await, [], "the registry may have it soon");
+    let given_up = [(reason::IMAGE_NOT_FOUND, "words".to_owned())];
+    assert_eq!(waiting(0).await, given_up);
+    // A manager has left word that it is given up, and died before it deleted it.
+    look(ProcessState::Failed, reason::IMAGE_NOT_FOUND).await;
+    assert_eq!(waiting(3600).await, given_up);
+}
