@@ -12,6 +12,7 @@ mod crash_matrix;
 mod crash_pairs;
 mod faults;
 mod flood;
+mod followers;
 mod functions;
 mod kill;
 mod kill_stages;

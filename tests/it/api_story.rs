@@ -1,10 +1,12 @@
 //! The story of a process: its transitions and its lines, in order of time, each once.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use octopus_shared::db::{CHANGE_CHANNEL, notify};
 use octopus_shared::log::push_line;
 use octopus_tests::api::{Answer, Api, send};
 use octopus_tests::function::process;
 use octopus_tests::postgres::Database;
+use octopus_tests::sse::Event;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -40,13 +42,14 @@ async fn print(database: &Database, process: Uuid, seq: i64, lines: &[(i64, &[u8
 
 /// A transition at a second, and the first one, that of the request, at second 0.
 async fn becomes(database: &Database, process: Uuid, lifecycle: &str, state: &str, reason: Option<&str>, second: i64) {
+    let mut transaction = database.owner.begin().await.unwrap();
     sqlx::query("select transition($1, $2::process_lifecycle, $3, $4, $5)")
         .bind(process)
         .bind(lifecycle)
         .bind(state)
         .bind(reason)
         .bind(reason.map(|_| "two\nlines"))
-        .execute(&database.manager)
+        .execute(&mut *transaction)
         .await
         .unwrap();
     for (time, number) in [(0, "min"), (second, "max")] {
@@ -57,10 +60,11 @@ async fn becomes(database: &Database, process: Uuid, lifecycle: &str, state: &st
         sqlx::query(sqlx::AssertSqlSafe(all))
             .bind(process)
             .bind(at(time))
-            .execute(&database.owner)
+            .execute(&mut *transaction)
             .await
             .unwrap();
     }
+    transaction.commit().await.unwrap();
 }
 
 async fn ask(api: &Api, process: Uuid, query: &str, accept: &str) -> Answer {
@@ -177,6 +181,141 @@ async fn a_story_in_parts_tells_everything_once() {
     assert_eq!(told(&rest), ["late"]);
 }
 
+/// An event of a followed story in short, and its place.
+fn short(event: &Event) -> (String, Option<String>) {
+    let data = event.json();
+    let word = match event.event.as_str() {
+        "transition" => data["state"].as_str().unwrap().to_owned(),
+        "line" => [&data["line"], &data["line_base64"]]
+            .into_iter()
+            .find_map(Value::as_str)
+            .unwrap()
+            .to_owned(),
+        "gap" => format!("[{}]", data["gap"]["reason"].as_str().unwrap()),
+        "end" => format!("end: {}", data["complete"]),
+        other => panic!("{other}"),
+    };
+    (word, event.id.clone())
+}
+
+async fn announce(database: &Database, process: Uuid) {
+    notify(&database.manager, CHANGE_CHANNEL, &process.to_string())
+        .await
+        .unwrap();
+}
+
+/// A transition waits for nothing when nothing is printed, and stands before the line that is not earlier when something is.
+#[tokio::test]
+async fn a_story_is_followed_to_its_end_and_resumed_anywhere() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    let path = format!("/api/v1/processes/{id}/story");
+    let mut events = api.events(&path, None).await;
+    let mut seen = vec![short(&events.next().await.unwrap())];
+    becomes(&database, id, "created", "running", None, 2).await;
+    announce(&database, id).await;
+    seen.push(short(&events.next().await.unwrap()));
+    print(&database, id, 1, &[(1, b"early"), (3, b"three")]).await;
+    announce(&database, id).await;
+    seen.push(short(&events.next().await.unwrap()));
+    seen.push(short(&events.next().await.unwrap()));
+    // The API hears of both at once.
+    becomes(&database, id, "created", "failing", Some("unhealthy"), 5).await;
+    print(&database, id, 2, &[(4, b"four"), (5, b"\xff")]).await;
+    sqlx::query("update log_stream set gaps = $2 where process_id = $1")
+        .bind(id)
+        .bind(json!([{"from": null, "to": at(4).timestamp_nanos_opt(), "reason": "rotation", "cut": true}]))
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    announce(&database, id).await;
+    for _ in 0..4 {
+        seen.push(short(&events.next().await.unwrap()));
+    }
+    becomes(&database, id, "gone", "failed", Some("exit_code"), 9).await;
+    sqlx::query("update log_stream set seal = 'gap' where process_id = $1")
+        .bind(id)
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    announce(&database, id).await;
+    while let Some(event) = events.next().await {
+        seen.push(short(&event));
+    }
+    let words: Vec<&str> = seen.iter().map(|(word, _)| word.as_str()).collect();
+    assert_eq!(
+        words,
+        [
+            "pending",
+            "running",
+            "early",
+            "three",
+            "[rotation]",
+            "four",
+            "failing",
+            "/w==",
+            "failed",
+            "end: false"
+        ]
+    );
+    for (index, (word, place)) in seen.iter().enumerate() {
+        let Some(place) = place else { continue };
+        let mut resumed = api.events(&path, Some(place)).await;
+        let mut rest = Vec::new();
+        while let Some(event) = resumed.next().await {
+            rest.push(short(&event));
+        }
+        assert_eq!(rest, seen[index + 1..], "after {word}");
+    }
+    let lines = ask(&api, id, "?follow=true", "application/x-ndjson").await;
+    let (end, rest) = (lines.text(), told(&ask(&api, id, "", "application/x-ndjson").await));
+    let end: Value = serde_json::from_str(end.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (end["end"]["complete"].as_bool(), lines.text().lines().count()),
+        (Some(false), rest.len() + 1)
+    );
+    let read = ask(&api, id, "", "text/plain").await;
+    let followed = ask(&api, id, "?follow=true", "text/plain").await;
+    assert_eq!(followed.body, read.body);
+}
+
+/// More transitions than are read at once, with lines among them, told as they are when it is over.
+#[tokio::test]
+async fn a_long_story_is_followed_in_order() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    for second in 0..600 {
+        let state = if second % 2 == 0 { "running" } else { "failing" };
+        sqlx::query("select transition($1, 'created', $2)")
+            .bind(id)
+            .bind(state)
+            .execute(&database.manager)
+            .await
+            .unwrap();
+    }
+    sqlx::query("update process_event set at = $2 + number * interval '2 seconds' where process_id = $1")
+        .bind(id)
+        .bind(at(0))
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    let names: Vec<String> = (0..1201).map(|second| second.to_string()).collect();
+    let lines: Vec<(i64, &[u8])> = (0..).zip(names.iter().map(String::as_bytes)).collect();
+    print(&database, id, 1, &lines).await;
+    becomes(&database, id, "gone", "failed", None, 2000).await;
+    sqlx::query("update log_stream set seal = 'complete' where process_id = $1")
+        .bind(id)
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    let read = ask(&api, id, "?limit=10000", "text/plain").await;
+    assert_eq!(read.text().lines().count(), 602 + 1201);
+    let followed = ask(&api, id, "?follow=true", "text/plain").await;
+    assert!(followed.body == read.body, "{}", followed.text());
+}
+
 #[tokio::test]
 async fn the_end_of_a_log_that_outlives_its_chunks_is_told() {
     let database = Database::new().await;
@@ -249,6 +388,7 @@ async fn what_is_no_story_is_refused() {
         ("?after=-1-1.1", "after"),
         ("?limit=0", "limit"),
         ("?limit=10001", "limit"),
+        ("?limit=5&follow=true", "limit"),
     ] {
         let answer = ask(&api, id, query, "*/*").await;
         assert_eq!(
@@ -257,6 +397,13 @@ async fn what_is_no_story_is_refused() {
             "{query}"
         );
     }
-    assert_eq!(ask(&api, id, "", "text/event-stream").await.status, 406);
-    assert_eq!(ask(&api, Uuid::nil(), "", "*/*").await.status, 404);
+    let events = ask(&api, id, "?limit=5", "text/event-stream").await;
+    assert_eq!(
+        (events.status.as_u16(), events.fields()),
+        (400, vec!["limit".to_owned()])
+    );
+    assert_eq!(ask(&api, id, "", "image/png").await.status, 406);
+    for query in ["", "?follow=true"] {
+        assert_eq!(ask(&api, Uuid::nil(), query, "*/*").await.status, 404);
+    }
 }

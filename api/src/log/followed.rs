@@ -33,6 +33,7 @@ pub(super) struct Seen {
     /// Everything after this place is in `recent`. None: nobody has looked yet.
     from: Option<Cursor>,
     recent: VecDeque<(Instant, Arc<LogChunk>)>,
+    transitions: i64,
     end: Option<Arc<Ending>>,
 }
 
@@ -82,6 +83,11 @@ impl Seen {
             Some(end) => Next::End(end.clone()),
             None => Next::Wait,
         }
+    }
+
+    /// Number of the newest transition of the process.
+    pub(super) fn transitions(&self) -> i64 {
+        self.transitions
     }
 
     fn begin(&mut self, place: Cursor) {
@@ -170,6 +176,8 @@ impl Followed {
 async fn look(app: &App, process: Uuid, log: &watch::Sender<Seen>) -> Result<bool, sqlx::Error> {
     // Asked before the lines are read: what is printed last is read after it was known to be the last.
     let progress = view::log_progress(&app.pool, process).await?;
+    let transitions = progress.map_or(0, |progress| progress.transitions);
+    log.send_if_modified(|seen| std::mem::replace(&mut seen.transitions, transitions) != transitions);
     if log.borrow().from.is_none() {
         let end = view::log_end(&app.pool, process).await?;
         log.send_modify(|seen| seen.begin(end));

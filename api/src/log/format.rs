@@ -5,12 +5,12 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use octopus_shared::log::Cursor;
 use serde::Serialize;
 
 use super::line::{Entry, Item};
-use super::story;
+use super::story::{self, Told};
 use crate::error::{Kind, Problem};
 
 /// The place after the last line of an answer.
@@ -19,6 +19,7 @@ const CURSOR: HeaderName = HeaderName::from_static("octopus-cursor");
 const MORE: HeaderName = HeaderName::from_static("octopus-more");
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const NDJSON: &str = "application/x-ndjson";
 
 /// An answer that goes on: it is not compressed, so that no line waits in a buffer for others.
 #[derive(Clone, Copy, Debug)]
@@ -43,13 +44,8 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The first form of a log that a client accepts, in its own order. Text when it does not say.
+    /// The first form that a client accepts, in its own order. Text when it does not say.
     pub(crate) fn accepted(headers: &HeaderMap) -> Result<Self, Problem> {
-        Self::accepted_of(headers, &[Self::Text, Self::Ndjson, Self::Sse])
-    }
-
-    /// The same among those that can be had.
-    pub(crate) fn accepted_of(headers: &HeaderMap, had: &[Self]) -> Result<Self, Problem> {
         let accept = headers
             .get(ACCEPT)
             .map(|value| value.to_str().unwrap_or_default())
@@ -70,35 +66,36 @@ impl Format {
                     "text/event-stream" => Some(Self::Sse),
                     _ => None,
                 }
-                .filter(|format| had.contains(format))
             })
             .ok_or_else(|| {
-                let names: Vec<&str> = had.iter().map(|format| format.media_type()).collect();
-                Problem::new(Kind::NOT_ACCEPTABLE, format!("it can be had as {}", names.join(" or ")))
-                    .remedy("accept one of them")
+                const HAD: &str = "it can be had as text/plain, application/x-ndjson or text/event-stream";
+                Problem::new(Kind::NOT_ACCEPTABLE, HAD).remedy("accept one of them")
             })
     }
 
-    fn media_type(self) -> &'static str {
-        match self {
-            Self::Text => "text/plain",
-            Self::Ndjson => "application/x-ndjson",
-            Self::Sse => "text/event-stream",
-        }
-    }
-
-    /// A part of a story, as NDJSON or else as text.
+    /// A part of a story.
     pub(crate) fn story(self, page: &story::Page) -> Response {
         let told = page.told.iter();
-        let (kind, bytes): (_, Vec<u8>) = match self {
-            Self::Ndjson => (self.media_type(), told.flat_map(json_line).collect()),
-            _ => (
-                TEXT,
-                told.flat_map(|told| [told.text().as_slice(), b"\n"].concat()).collect(),
-            ),
+        let mut response = match self {
+            Self::Text => whole(TEXT, story_text(&page.told)),
+            Self::Ndjson => whole(NDJSON, told.flat_map(json_line).collect()),
+            Self::Sse => server_sent(stream::iter([Ok(told.map(story_event).collect())])),
         };
-        let mut response = ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], bytes).into_response();
         ends(&mut response, &page.place.to_string(), page.more);
+        response
+    }
+
+    /// A story that goes on.
+    pub(crate) fn story_that_goes_on<S>(self, told: S) -> Response
+    where
+        S: Stream<Item = Result<Vec<Told>, sqlx::Error>> + Send + 'static,
+    {
+        let mut response = match self {
+            Self::Text => streamed(TEXT, told.map_ok(|told| story_text(&told).into())),
+            Self::Ndjson => streamed(NDJSON, told.map_ok(|told| told.iter().flat_map(json_line).collect())),
+            Self::Sse => server_sent(told.map_ok(|told| told.iter().map(story_event).collect())),
+        };
+        response.extensions_mut().insert(Live);
         response
     }
 
@@ -109,18 +106,9 @@ impl Format {
         S: Stream<Item = Result<Item, sqlx::Error>> + Send + 'static,
     {
         let mut response = match self {
-            Self::Text => streamed(
-                "text/plain; charset=utf-8",
-                items.map(move |item| item.map(|item| text(item, marks))),
-            ),
-            Self::Ndjson => streamed("application/x-ndjson", items.map(|item| item.map(ndjson))),
-            Self::Sse => {
-                let events =
-                    items.map(|item| item.map(|item| stream::iter(events(item).into_iter().map(Ok::<_, sqlx::Error>))));
-                Sse::new(futures::TryStreamExt::try_flatten(events))
-                    .keep_alive(KeepAlive::default())
-                    .into_response()
-            }
+            Self::Text => streamed(TEXT, items.map(move |item| item.map(|item| text(item, marks)))),
+            Self::Ndjson => streamed(NDJSON, items.map(|item| item.map(ndjson))),
+            Self::Sse => server_sent(items.map_ok(events)),
         };
         match stop {
             Some(stop) => {
@@ -142,6 +130,10 @@ fn ends(response: &mut Response, place: &str, more: bool) {
     headers.insert(MORE, HeaderValue::from_static(if more { "true" } else { "false" }));
 }
 
+fn whole(kind: &'static str, bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], bytes).into_response()
+}
+
 fn streamed<S>(kind: &'static str, bytes: S) -> Response
 where
     S: Stream<Item = Result<Bytes, sqlx::Error>> + Send + 'static,
@@ -150,6 +142,16 @@ where
         [(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")],
         Body::from_stream(bytes),
     )
+        .into_response()
+}
+
+fn server_sent<S>(events: S) -> Response
+where
+    S: Stream<Item = Result<Vec<Event>, sqlx::Error>> + Send + 'static,
+{
+    let events = events.map_ok(|events| stream::iter(events.into_iter().map(Ok::<_, sqlx::Error>)));
+    Sse::new(events.try_flatten())
+        .keep_alive(KeepAlive::default())
         .into_response()
 }
 
@@ -202,12 +204,37 @@ fn json_line<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
+fn story_text(told: &[Told]) -> Vec<u8> {
+    let lines = told.iter().filter(|told| told.end.is_none());
+    lines
+        .flat_map(|told| [told.text().as_slice(), b"\n"].concat())
+        .collect()
+}
+
+/// As in the feed of transitions and in the log, but for the `id`.
+fn story_event(told: &Told) -> Event {
+    let id = Some(told.cursor.as_str());
+    let parts = [
+        told.event.as_ref().map(|data| event("transition", id, data)),
+        told.line.as_ref().map(|data| event("line", id, data)),
+        told.gap.as_ref().map(|data| event("gap", None, data)),
+        told.truncated.as_ref().map(|data| event("truncated", None, data)),
+        told.end.as_ref().map(|data| event("end", None, data)),
+    ];
+    parts.into_iter().flatten().next().unwrap_or_default()
+}
+
+fn event<T: Serialize>(name: &str, id: Option<&str>, data: &T) -> Event {
+    let event = Event::default()
+        .event(name)
+        .data(serde_json::to_string(data).unwrap_or_default());
+    match id {
+        Some(id) => event.id(id),
+        None => event,
+    }
+}
+
 fn events(item: Item) -> Vec<Event> {
-    let event = |name: &str, id: Option<&str>, data: String| {
-        let event = Event::default().event(name).data(data);
-        id.map_or(event.clone(), |id| event.id(id))
-    };
-    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     match item {
         Item::Lines(lines) => lines
             .entries()
@@ -215,14 +242,14 @@ fn events(item: Item) -> Vec<Event> {
             .map(|entry| match entry {
                 Entry::Line(printed) => {
                     let line = lines.describe(&printed);
-                    event("line", Some(&line.cursor), json(serde_json::to_string(&line)))
+                    event("line", Some(&line.cursor), &line)
                 }
-                Entry::Gap(gap) => event("gap", None, json(serde_json::to_string(&gap))),
+                Entry::Gap(gap) => event("gap", None, &gap),
             })
             .collect(),
-        Item::Gap(gap) => vec![event("gap", None, json(serde_json::to_string(&gap)))],
-        Item::Truncated(start) => vec![event("truncated", None, json(serde_json::to_string(&start)))],
-        Item::End(end) => vec![event("end", None, json(serde_json::to_string(&end)))],
+        Item::Gap(gap) => vec![event("gap", None, &gap)],
+        Item::Truncated(start) => vec![event("truncated", None, &start)],
+        Item::End(end) => vec![event("end", None, &end)],
     }
 }
 

@@ -15,5 +15,5 @@ pub(crate) use followed::Followed;
 pub(crate) use format::{Format, Live};
 pub(crate) use line::{End, Gap, Line};
 pub(crate) use source::{Build, Selection, Source};
-pub(crate) use story::{Place as StoryPlace, Told, page as story};
+pub(crate) use story::{Place as StoryPlace, Told, follow as follow_story, page as story};
 pub(crate) use truncated::TruncatedStart;

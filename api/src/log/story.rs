@@ -4,6 +4,8 @@
 //! earlier than it was recorded. So a place is a place in each of the two, and a page goes on where the one before ended,
 //! whatever came in between.
 
+mod follow;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
@@ -17,9 +19,11 @@ use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub(crate) use self::follow::follow;
+
 use super::filter::Filter;
 use super::kept::kept;
-use super::line::{Entry, Gap, Line, Lines};
+use super::line::{End, Entry, Gap, Line, Lines};
 use super::truncated::{Read, TruncatedStart};
 
 /// Chunks that are read at once.
@@ -55,23 +59,26 @@ impl FromStr for Place {
     }
 }
 
-/// One thing that happened. Just one of `event`, `line`, `gap` and `truncated` is there.
+/// One thing that happened. Just one of `event`, `line`, `gap`, `truncated` and `end` is there.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Told {
-    /// The place after it: `after` of a reader that goes on.
-    cursor: String,
+    /// The place after it: `after` or `Last-Event-ID` of a reader that goes on.
+    pub(super) cursor: String,
     /// A transition.
     #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<EventView>,
+    pub(super) event: Option<EventView>,
     /// A printed line.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<Line>,
+    pub(super) line: Option<Line>,
     /// A known hole before the next line of its container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<Gap>,
+    pub(super) gap: Option<Gap>,
     /// What was dropped of the beginning of the log of a container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    truncated: Option<TruncatedStart>,
+    pub(super) truncated: Option<TruncatedStart>,
+    /// Nothing comes after it: the seals of all streams. Of a story that is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) end: Option<End>,
     #[serde(skip)]
     content: Vec<u8>,
 }
@@ -110,17 +117,18 @@ pub(crate) struct Page {
     /// There is or may be more behind it.
     pub(crate) more: bool,
     left: usize,
-    bytes: usize,
+    room: usize,
 }
 
 impl Page {
-    fn new(place: Place, limit: usize) -> Self {
+    /// `limit`: transitions and lines that it has at most; `room`: bytes of lines that fill it.
+    fn new(place: Place, limit: usize, room: usize) -> Self {
         Self {
             told: Vec::new(),
             place,
             more: false,
             left: limit,
-            bytes: 0,
+            room,
         }
     }
 
@@ -154,23 +162,13 @@ impl Page {
             if self.events_until(events, Some(printed.line.at)) {
                 return true;
             }
-            for start in dropped.drain(..) {
-                self.push(Told {
-                    cursor: self.place.to_string(),
-                    truncated: Some(start),
-                    ..Told::default()
-                });
-            }
+            self.truncated(dropped.drain(..));
             for gap in gaps.drain(..) {
-                self.push(Told {
-                    cursor: self.place.to_string(),
-                    gap: Some(gap),
-                    ..Told::default()
-                });
+                self.gap(gap);
             }
             self.place.log = lines.place(printed.index + 1);
             self.left -= 1;
-            self.bytes += printed.line.content.len();
+            self.room = self.room.saturating_sub(printed.line.content.len());
             self.push(Told {
                 cursor: self.place.to_string(),
                 line: Some(lines.describe(&printed)),
@@ -184,18 +182,36 @@ impl Page {
         false
     }
 
+    fn gap(&mut self, gap: Gap) {
+        self.push(Told {
+            cursor: self.place.to_string(),
+            gap: Some(gap),
+            ..Told::default()
+        });
+    }
+
+    fn truncated(&mut self, dropped: impl Iterator<Item = TruncatedStart>) {
+        for start in dropped {
+            self.push(Told {
+                cursor: self.place.to_string(),
+                truncated: Some(start),
+                ..Told::default()
+            });
+        }
+    }
+
     fn push(&mut self, told: Told) {
         self.told.push(told);
     }
 
     fn is_full(&self) -> bool {
-        self.left == 0 || self.bytes >= BYTES
+        self.left == 0 || self.room == 0
     }
 }
 
 /// Up to `limit` transitions and lines after a place.
 pub(crate) async fn page(pool: &PgPool, process: Uuid, from: Place, limit: i64) -> Result<Page, sqlx::Error> {
-    let mut page = Page::new(from, usize::try_from(limit).unwrap_or_default());
+    let mut page = Page::new(from, usize::try_from(limit).unwrap_or_default(), BYTES);
     let mut events = VecDeque::from(view::events(pool, process, from.event, limit).await?);
     let end = view::log_end(pool, process).await?;
     let mut kept = if end == Cursor::default() {

@@ -80,6 +80,8 @@ pub struct LogProgress {
     pub gone: bool,
     /// Streams that are not sealed.
     pub open_streams: i64,
+    /// Number of the newest transition of the process.
+    pub transitions: i64,
 }
 
 impl LogProgress {
@@ -285,7 +287,8 @@ pub async fn log_progress(pool: &PgPool, process: Uuid) -> Result<Option<LogProg
     sqlx::query_as!(
         LogProgress,
         r#"select p.lifecycle = 'gone' as "gone!",
-                  (select count(*) from log_stream s where s.process_id = p.id and s.seal is null) as "open_streams!"
+                  (select count(*) from log_stream s where s.process_id = p.id and s.seal is null) as "open_streams!",
+                  p.last_event as transitions
              from process p where p.id = $1"#,
         process
     )
