@@ -216,7 +216,7 @@ async fn a_story_is_followed_to_its_end_and_resumed_anywhere() {
     becomes(&database, id, "created", "running", None, 2).await;
     announce(&database, id).await;
     seen.push(short(&events.next().await.unwrap()));
-    print(&database, id, 1, &[(1, b"early"), (3, b"three")]).await;
+    print(&database, id, 1, &[(2, b"two"), (3, b"three")]).await;
     announce(&database, id).await;
     seen.push(short(&events.next().await.unwrap()));
     seen.push(short(&events.next().await.unwrap()));
@@ -249,7 +249,7 @@ async fn a_story_is_followed_to_its_end_and_resumed_anywhere() {
         [
             "pending",
             "running",
-            "early",
+            "two",
             "three",
             "[rotation]",
             "four",
