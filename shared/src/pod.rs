@@ -100,13 +100,13 @@ pub struct ContainerStatus {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// Something that Kubernetes warned of: an Event of the type Warning about a pod.
+/// An Event of Kubernetes about a pod: a warning, or something else that happens to few pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PodEvent {
     /// The Event's own uid.
     pub uid: String,
-    /// Kubernetes' reason: `FailedMount`, `Unhealthy`.
+    /// Kubernetes' reason: `FailedMount`, `Unhealthy`, `Preempted`.
     pub reason: String,
     /// Kubernetes' own words.
     pub message: String,

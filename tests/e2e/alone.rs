@@ -3,3 +3,4 @@
 
 mod floods;
 mod inotify;
+mod preempted;

@@ -13,7 +13,7 @@ use crate::functions::{TALK, small, task};
 
 /// The number of the next line. None: the log has ended, and all of it is stored.
 async fn next_line(events: &mut Events) -> Option<usize> {
-    let event = events.next().await.expect("the connection lasts");
+    let event = events.next().await.unwrap();
     let shown = event.json();
     match event.event.as_str() {
         "line" => Some(number(&shown)),
@@ -26,10 +26,10 @@ async fn next_line(events: &mut Events) -> Option<usize> {
 }
 
 fn number(line: &Value) -> usize {
-    let line = line["line"].as_str().expect("text");
+    let line = line["line"].as_str().unwrap();
     line.strip_prefix("line ")
         .and_then(|number| number.parse().ok())
-        .expect("a number")
+        .unwrap()
 }
 
 async fn ticking(stack: &Stack, rate: &str) -> Uuid {
@@ -56,7 +56,7 @@ async fn a_follower_that_comes_back_again_and_again_sees_each_line_once() {
     for connection in 0..RECONNECTS {
         let mut events = stack.client.events_of(&path, last.as_deref()).await;
         for _ in 0..random.random_range(1..40) {
-            let event = events.next().await.expect("the connection lasts");
+            let event = events.next().await.unwrap();
             assert_eq!(event.event, "line", "{event:?}");
             seen.push(number(&event.json()));
             last = event.id;
@@ -95,12 +95,12 @@ async fn statements(stack: &Stack) -> i64 {
 async fn cost(stack: &Stack, followers: &mut [Events]) -> i64 {
     const LINES: usize = 50;
     let first = join_all(followers.iter_mut().map(next_line)).await;
-    let last = first.into_iter().max().flatten().expect("a line") + LINES;
+    let last = first.into_iter().max().flatten().unwrap() + LINES;
     let before = statements(stack).await;
     join_all(
         followers
             .iter_mut()
-            .map(async |events| while next_line(events).await.expect("a line") < last {}),
+            .map(async |events| while next_line(events).await.unwrap() < last {}),
     )
     .await;
     statements(stack).await - before

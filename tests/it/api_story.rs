@@ -42,7 +42,7 @@ async fn print(database: &Database, process: Uuid, seq: i64, lines: &[(i64, &[u8
 
 /// A transition at a second, and the first one, that of the request, at second 0.
 async fn becomes(database: &Database, process: Uuid, lifecycle: &str, state: &str, reason: Option<&str>, second: i64) {
-    let mut transaction = database.owner.begin().await.unwrap();
+    let mut transaction = octopus_shared::db::begin(&database.owner).await.unwrap();
     sqlx::query("select transition($1, $2::process_lifecycle, $3, $4, $5)")
         .bind(process)
         .bind(lifecycle)

@@ -1,4 +1,5 @@
-//! Kubernetes' Events -> what they explain. Pure. Only warnings about pods; a status that says why by itself is left alone.
+//! Kubernetes' Events -> what they explain. Pure. Only those about pods that do not come with every pod; a status that says why by
+//! itself is left alone.
 
 use std::collections::HashMap;
 
@@ -12,16 +13,17 @@ use super::object::CONTAINER;
 use super::state::utc;
 use super::why;
 
-/// What a watch asks for.
-pub const SELECTOR: &str = "type=Warning,involvedObject.kind=Pod";
-/// Warnings that are shown of a pod.
+/// What a watch asks for: warnings, and what else happens to few pods, as that one is preempted.
+pub const SELECTOR: &str = "involvedObject.kind=Pod,reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,\
+                            reason!=Started,reason!=Killing";
+/// Events that are shown of a pod.
 const SHOWN: usize = 10;
-/// Pods whose warnings are remembered: also of those that were not seen yet, or are not ours.
+/// Pods whose Events are remembered: also of those that were not seen yet, or are not ours.
 const PODS: usize = 10_000;
 /// Bytes of a message that are kept.
 const WORDS: usize = 1000;
 
-/// The warnings about each pod, by its uid.
+/// The Events about each pod, by its uid.
 #[derive(Debug, Default)]
 pub struct Warnings(HashMap<String, Vec<PodEvent>>);
 
@@ -78,7 +80,7 @@ fn last_seen(event: &Event) -> Option<DateTime<Utc>> {
     event.last_timestamp.as_ref().map(utc).or(micro)
 }
 
-/// A look at a pod, with what it means beside the warnings about it.
+/// A look at a pod, with what it means beside the Events about it.
 pub fn explained(look: &PodObservation) -> PodObservation {
     PodObservation {
         verdict: verdict(look),
@@ -90,6 +92,9 @@ fn verdict(look: &PodObservation) -> Verdict {
     let verdict = look.verdict.clone();
     if is_back_off(&verdict) {
         return why_pulled_again(look).unwrap_or(verdict);
+    }
+    if let Some(preempted) = preempted(look) {
+        return preempted;
     }
     // How an earlier run ended says less of one that is ill than its health.
     if verdict.reason.is_some() && verdict.state != ProcessState::Running {
@@ -121,6 +126,24 @@ fn verdict(look: &PodObservation) -> Verdict {
         },
         None => verdict,
     }
+}
+
+/// Deleted by the scheduler in favour of another pod. The status says so by itself since Kubernetes 1.26 only.
+fn preempted(look: &PodObservation) -> Option<Verdict> {
+    let event = look.events.iter().rev().find(|event| event.reason == "Preempted")?;
+    let verdict = &look.verdict;
+    let ended_by_deletion = [reason::SIGNAL, reason::EXIT_CODE, reason::DELETED_BY_OTHER];
+    let state = match verdict.state {
+        ProcessState::Failed if verdict.reason.is_none_or(|why| ended_by_deletion.contains(&why)) => verdict.state,
+        ended if ended.is_terminal() => return None,
+        _ if look.gone => ProcessState::Failed,
+        ProcessState::Stopping => verdict.state,
+        _ => return None,
+    };
+    Some(Verdict {
+        exit_code: verdict.exit_code,
+        ..Verdict::because(state, reason::PREEMPTED, event.message.clone())
+    })
 }
 
 /// The status says that the image is pulled again later, and no longer why.
@@ -264,6 +287,34 @@ mod tests {
             );
             let is_new = known.map(|known| known.id) != expected;
             assert_eq!(verdict.message.is_some(), is_new && expected.is_some());
+        }
+    }
+
+    #[test]
+    fn a_pod_that_the_scheduler_deleted_says_for_whom() {
+        use ProcessState::{Failed, Ready, Stopping, Succeeded};
+        const WORDS: &str = "Preempted by functions/other on node n";
+        let mut warnings = Warnings::default();
+        warnings.take(&event("1", "Preempted", WORDS, &at(1)));
+        for (state, known, gone, expected) in [
+            // It has not been deleted yet.
+            (Ready, None, false, (Ready, None)),
+            (Stopping, None, false, (Stopping, Some("preempted"))),
+            (Stopping, None, true, (Failed, Some("preempted"))),
+            (Ready, None, true, (Failed, Some("preempted"))),
+            (Failed, Some(reason::SIGNAL), true, (Failed, Some("preempted"))),
+            (Failed, Some(reason::EXIT_CODE), false, (Failed, Some("preempted"))),
+            // It ended by itself meanwhile.
+            (Failed, Some(reason::OOM_KILLED), true, (Failed, Some("oom_killed"))),
+            (Succeeded, None, true, (Succeeded, None)),
+        ] {
+            let found = verdict(&PodObservation {
+                gone,
+                ..look(state, known, warnings.of("pod"))
+            });
+            let id = found.reason.map(|reason| reason.id);
+            assert_eq!((found.state, id), expected, "{state:?} {known:?} {gone}");
+            assert_eq!(found.message.as_deref(), (id == Some("preempted")).then_some(WORDS));
         }
     }
 
