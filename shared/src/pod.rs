@@ -32,7 +32,7 @@ pub struct PodObservation {
     pub restart_count: i32,
     /// Container statuses.
     pub containers: Vec<ContainerStatus>,
-    /// What Kubernetes warned of, the newest last.
+    /// Kubernetes' Events about it: warnings, and that it was preempted, the newest last.
     pub events: Vec<PodEvent>,
     /// Version of the object that was folded.
     pub resource_version: String,
@@ -100,7 +100,7 @@ pub struct ContainerStatus {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// An Event of Kubernetes about a pod: a warning, or something else that happens to few pods.
+/// An Event of Kubernetes about a pod: a warning, or that it was preempted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PodEvent {

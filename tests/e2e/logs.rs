@@ -103,6 +103,29 @@ async fn what_was_printed_while_nobody_read_is_caught_up_with() {
     assert!(stack.client.log(process).await == format!("begin\n{fill}end\n").as_bytes());
 }
 
+/// A stream without a byte for a minute may be dead, so it is opened again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_rests_for_long_goes_on_where_it_was() {
+    const LINES: usize = 150;
+    let stack = Stack::start("logs-resting").await;
+    let manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let steps = ["print", &LINES.to_string(), "sleep", "75", "say", "end"];
+    let process = stack.client.start("work", task(&steps)).await;
+    let over = stack.client.over(process, 240).await;
+    let stream = &over["log_streams"][0];
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("complete"), &json!(LINES + 1)),
+        "{over}"
+    );
+    let expected = format!("{}end\n", numbered(LINES));
+    assert!(stack.client.log(process).await == expected.as_bytes(), "{over}");
+    // Opened again it shows its newest lines first.
+    let tails = manager.metric("octopus_log_tails_total").await;
+    assert!(tails.is_some_and(|tails| tails >= 1.0), "{tails:?}");
+}
+
 /// What a poll finds is new lines behind the last stored one: few, and its newest lines reach back so far; or many.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_polled_is_read_from_its_end_and_exact() {

@@ -1,5 +1,7 @@
 //! The story of a process: its transitions and its lines, in order of time, each once.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus_shared::db::{CHANGE_CHANNEL, notify};
 use octopus_shared::log::push_line;
@@ -314,6 +316,84 @@ async fn a_long_story_is_followed_in_order() {
     assert_eq!(read.text().lines().count(), 602 + 1201);
     let followed = ask(&api, id, "?follow=true", "text/plain").await;
     assert!(followed.body == read.body, "{}", followed.text());
+}
+
+/// Who reads slowly is told of what was recorded last behind the lines that were printed before.
+#[tokio::test]
+async fn a_slow_reader_of_a_story_is_told_in_order() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    let long = "x".repeat(10_000);
+    // More than sockets and the API itself hold.
+    for seq in 1..=300 {
+        let lines: Vec<(i64, &[u8])> = (0..10).map(|_| (seq, long.as_bytes())).collect();
+        print(&database, id, seq, &lines).await;
+    }
+    becomes(&database, id, "created", "failing", Some("unhealthy"), 500).await;
+    let mut events = api.events(&format!("/api/v1/processes/{id}/story"), None).await;
+    let mut seen = vec![events.next().await.unwrap().event];
+    // Longer than a transition waits for late lines.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    while seen.len() < 3002 {
+        seen.push(events.next().await.unwrap().event);
+    }
+    assert_eq!((seen[0].as_str(), seen[3001].as_str()), ("transition", "transition"));
+    assert!(seen[1..3001].iter().all(|kind| kind == "line"));
+}
+
+/// Transitions are kept for a while only, and a service may have none for longer.
+#[tokio::test]
+async fn a_story_whose_transitions_are_gone_waits_in_peace() {
+    let (database, _server) = Database::apart().await;
+    let mut owner = database.owner.acquire().await.unwrap();
+    octopus_api::admin::migrate::migrate(&mut owner).await.unwrap();
+    sqlx::raw_sql("create extension pg_stat_statements")
+        .execute(&mut *owner)
+        .await
+        .unwrap();
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    becomes(&database, id, "created", "running", None, 1).await;
+    sqlx::raw_sql("delete from process_event")
+        .execute(&mut *owner)
+        .await
+        .unwrap();
+    print(&database, id, 1, &[(2, b"two")]).await;
+    let mut events = api.events(&format!("/api/v1/processes/{id}/story"), None).await;
+    assert_eq!(short(&events.next().await.unwrap()).0, "two");
+    assert!(events.is_silent(Duration::from_secs(3)).await);
+    let asked: i64 = sqlx::query_scalar(
+        "select coalesce(sum(calls), 0)::bigint from pg_stat_statements where query like '%from process_event%'",
+    )
+    .fetch_one(&mut *owner)
+    .await
+    .unwrap();
+    assert!((1..20).contains(&asked), "{asked} questions for transitions");
+}
+
+/// A hole behind the last line, and what was dropped, are told before the end.
+#[tokio::test]
+async fn a_story_says_what_is_missing_at_its_end() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    print(&database, id, 1, &[(1, b"one")]).await;
+    becomes(&database, id, "gone", "killed", Some("kill_requested"), 2).await;
+    sqlx::query("update log_stream set seal = 'gap', gaps = $2 where process_id = $1")
+        .bind(id)
+        .bind(json!([{"from": at(1).timestamp_nanos_opt(), "to": null, "reason": "killed_early"}]))
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    let read = ask(&api, id, "", "application/x-ndjson").await;
+    assert_eq!(told(&read), ["pending", "one", "killed", "[killed_early]"]);
+    let mut events = api.events(&format!("/api/v1/processes/{id}/story"), None).await;
+    let mut words = Vec::new();
+    while let Some(event) = events.next().await {
+        words.push(short(&event).0);
+    }
+    assert_eq!(words, ["pending", "one", "killed", "[killed_early]", "end: false"]);
 }
 
 #[tokio::test]

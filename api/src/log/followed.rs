@@ -85,6 +85,11 @@ impl Seen {
         }
     }
 
+    /// Whether somebody has looked.
+    pub(super) fn has_begun(&self) -> bool {
+        self.from.is_some()
+    }
+
     /// Number of the newest transition of the process.
     pub(super) fn transitions(&self) -> i64 {
         self.transitions

@@ -173,7 +173,7 @@ fn text(item: Item, marks: bool) -> Bytes {
         }
         Item::Gap(gap) if marks => line(gap.mark().as_bytes()),
         Item::Truncated(start) if marks => line(start.mark().as_bytes()),
-        Item::Gap(_) | Item::Truncated(_) | Item::End(_) => {}
+        Item::Gap(_) | Item::Truncated(_) | Item::End(_) | Item::Rests => {}
     }
     bytes.into()
 }
@@ -195,6 +195,7 @@ fn ndjson(item: Item) -> Bytes {
         Item::Gap(gap) => json_line(&gap).into(),
         Item::Truncated(start) => json_line(&start).into(),
         Item::End(end) => json_line(&Ended { end }).into(),
+        Item::Rests => Bytes::new(),
     }
 }
 
@@ -250,6 +251,7 @@ fn events(item: Item) -> Vec<Event> {
         Item::Gap(gap) => vec![event("gap", None, &gap)],
         Item::Truncated(start) => vec![event("truncated", None, &start)],
         Item::End(end) => vec![event("end", None, &end)],
+        Item::Rests => Vec::new(),
     }
 }
 

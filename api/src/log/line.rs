@@ -114,6 +114,8 @@ pub(crate) enum Item {
     Truncated(TruncatedStart),
     /// Nothing comes after it.
     End(End),
+    /// All that is stored was sent. Only for who asks for it.
+    Rests,
 }
 
 /// Lines of one chunk: those that are wanted, between two of its lines.

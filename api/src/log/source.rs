@@ -59,6 +59,8 @@ pub(crate) struct Source {
     filter: Arc<Filter>,
     /// Nothing could come any more before the lines were looked for.
     ended: bool,
+    /// Whether it is said when all that is stored was sent.
+    says_rests: bool,
 }
 
 /// Items on their way to a reader.
@@ -88,6 +90,7 @@ impl Source {
             found: None,
             filter: wanted.filter.clone(),
             ended: progress.has_ended(),
+            says_rests: false,
         };
         source.select(app, end, wanted).await.map(Some)
     }
@@ -176,6 +179,15 @@ impl Source {
         receiver
     }
 
+    /// The same, and says when all that is stored was sent.
+    pub(super) fn send_with_rests(self, app: App) -> mpsc::Receiver<Result<Item, sqlx::Error>> {
+        let source = Self {
+            says_rests: true,
+            ..self
+        };
+        source.send(app)
+    }
+
     async fn send_all(mut self, app: &App, sender: &Sender) -> Result<(), sqlx::Error> {
         if self.until.is_none() {
             return match self.build.clone() {
@@ -217,6 +229,7 @@ impl Source {
     /// Sends what is stored, then what is stored next, until nothing can come any more.
     async fn follow(mut self, app: &App, sender: &Sender) -> Result<(), sqlx::Error> {
         let mut seen = app.followed.join(app, self.process);
+        let mut rests = !self.says_rests;
         if let Some(chunk) = self.kept.take()
             && !send(vec![self.take(Arc::new(chunk))], sender).await
         {
@@ -248,6 +261,10 @@ impl Source {
                     return Ok(());
                 }
                 Next::Wait => {
+                    if !rests && seen.borrow().has_begun() {
+                        rests = true;
+                        send(vec![Item::Rests], sender).await;
+                    }
                     tokio::select! {
                         changed = seen.changed() => if changed.is_err() { return Ok(()) },
                         () = sender.closed() => return Ok(()),
@@ -256,6 +273,7 @@ impl Source {
                     continue;
                 }
             };
+            rests = !self.says_rests;
             for chunk in chunks {
                 let mut items = self.truncated(app, Some(&chunk)).await?;
                 self.sent = true;

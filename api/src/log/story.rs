@@ -70,7 +70,7 @@ pub(crate) struct Told {
     /// A printed line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) line: Option<Line>,
-    /// A known hole before the next line of its container.
+    /// A known hole before the next line of its container, or behind its last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gap: Option<Gap>,
     /// What was dropped of the beginning of the log of a container.
@@ -250,6 +250,18 @@ pub(crate) async fn page(pool: &PgPool, process: Uuid, from: Place, limit: i64) 
         }
     }
     page.more = page.events_until(&mut events, None);
+    if !page.more {
+        let read = if page.place.log == from.log {
+            Read::Named(from.log)
+        } else {
+            Read::Chunk(page.place.log)
+        };
+        page.truncated(read.until(pool, process, None, &filter).await?.into_iter());
+        let streams = view::log_streams(pool, process).await?;
+        for gap in streams.iter().flat_map(Gap::at_end_of) {
+            page.gap(gap);
+        }
+    }
     Ok(page)
 }
 

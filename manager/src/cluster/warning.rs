@@ -1,5 +1,5 @@
-//! Kubernetes' Events -> what they explain. Pure. Only those about pods that do not come with every pod; a status that says why by
-//! itself is left alone.
+//! Kubernetes' Events -> what they explain. Pure. Only warnings about pods, and that one was preempted; a status that says why by itself is
+//! left alone.
 
 use std::collections::HashMap;
 
@@ -13,9 +13,11 @@ use super::object::CONTAINER;
 use super::state::utc;
 use super::why;
 
-/// What a watch asks for: warnings, and what else happens to few pods, as that one is preempted.
-pub const SELECTOR: &str = "involvedObject.kind=Pod,reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,\
-                            reason!=Started,reason!=Killing";
+/// What watches ask for: fields of Events cannot be asked for by one or another.
+pub const SELECTORS: [&str; 2] = [
+    "involvedObject.kind=Pod,type=Warning",
+    "involvedObject.kind=Pod,reason=Preempted",
+];
 /// Events that are shown of a pod.
 const SHOWN: usize = 10;
 /// Pods whose Events are remembered: also of those that were not seen yet, or are not ours.
@@ -90,11 +92,11 @@ pub fn explained(look: &PodObservation) -> PodObservation {
 
 fn verdict(look: &PodObservation) -> Verdict {
     let verdict = look.verdict.clone();
-    if is_back_off(&verdict) {
-        return why_pulled_again(look).unwrap_or(verdict);
-    }
     if let Some(preempted) = preempted(look) {
         return preempted;
+    }
+    if is_back_off(&verdict) {
+        return why_pulled_again(look).unwrap_or(verdict);
     }
     // How an earlier run ended says less of one that is ill than its health.
     if verdict.reason.is_some() && verdict.state != ProcessState::Running {
@@ -128,9 +130,18 @@ fn verdict(look: &PodObservation) -> Verdict {
     }
 }
 
-/// Deleted by the scheduler in favour of another pod. The status says so by itself since Kubernetes 1.26 only.
+/// Whether the scheduler has deleted it in favour of another pod, or is about to.
+pub fn is_preempted(look: &PodObservation) -> bool {
+    preemption(look).is_some()
+}
+
+fn preemption(look: &PodObservation) -> Option<&PodEvent> {
+    look.events.iter().rev().find(|event| event.reason == "Preempted")
+}
+
+/// The status says so by itself since Kubernetes 1.26 only.
 fn preempted(look: &PodObservation) -> Option<Verdict> {
-    let event = look.events.iter().rev().find(|event| event.reason == "Preempted")?;
+    let event = preemption(look)?;
     let verdict = &look.verdict;
     let ended_by_deletion = [reason::SIGNAL, reason::EXIT_CODE, reason::DELETED_BY_OTHER];
     let state = match verdict.state {

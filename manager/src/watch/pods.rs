@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures::stream::select;
+use futures::stream::{select, select_all};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Event as Warning, Pod};
 use kube::runtime::WatchStreamExt;
@@ -93,9 +93,12 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     // The server ends each call after 55 s: a connection that was silent for longer has died, and the client ends it.
     let settings = watcher::Config::default().labels(&selector).timeout(55);
     let pods = watcher::watcher(cluster.watched::<Pod>(), settings).map(|event| Item::Pod(Box::new(event)));
-    let settings = watcher::Config::default().fields(warning::SELECTOR).timeout(55);
-    let warnings = watcher::watcher(cluster.watched::<Warning>(), settings).default_backoff();
-    let events = select(pods, warnings.map(|event| Item::Warning(Box::new(event)))).ready_chunks(BATCH);
+    let warnings = warning::SELECTORS.map(|selector| {
+        let settings = watcher::Config::default().fields(selector).timeout(55);
+        let warnings = watcher::watcher(cluster.watched::<Warning>(), settings).default_backoff();
+        warnings.map(|event| Item::Warning(Box::new(event))).boxed()
+    });
+    let events = select(pods, select_all(warnings)).ready_chunks(BATCH);
     pin_mut!(events);
     let mut listed = HashSet::new();
     let mut next_list = Instant::now() + LIST_EVERY;
@@ -141,7 +144,7 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 Ok(Event::InitDone) => {
                     watching.context.health.set_cluster(true);
                     observe(watching, logs, seen, std::mem::take(&mut looks)).await;
-                    mark_missing(watching, seen, &listed).await;
+                    mark_missing(watching, logs, seen, &listed).await;
                 }
                 // An error is an item, not the end: the watcher lists again, after its backoff or ours.
                 Err(error) => {
@@ -167,7 +170,7 @@ async fn list(watching: &Watching, logs: &Logs, seen: &mut Seen, selector: &str)
         Ok(pods) => {
             let (listed, looks): (HashSet<String>, Vec<_>) = pods.into_iter().unzip();
             observe(watching, logs, seen, looks.into_iter().flatten().collect()).await;
-            gone(watching, seen, known.difference(&listed).cloned().collect()).await;
+            gone(watching, logs, seen, known.difference(&listed).cloned().collect()).await;
         }
         Err(error) => tracing::info!(error = %error, "the pods could not be listed"),
     }
@@ -179,16 +182,25 @@ async fn known(watching: &Watching) -> Option<HashSet<String>> {
     Some(rows.into_iter().map(|(uid, _)| uid).collect())
 }
 
-async fn mark_missing(watching: &Watching, seen: &mut Seen, listed: &HashSet<String>) {
+async fn mark_missing(watching: &Watching, logs: &Logs, seen: &mut Seen, listed: &HashSet<String>) {
     if let Some(known) = known(watching).await {
-        gone(watching, seen, known.difference(listed).cloned().collect()).await;
+        gone(watching, logs, seen, known.difference(listed).cloned().collect()).await;
     }
 }
 
-async fn gone(watching: &Watching, seen: &mut Seen, missing: Vec<String>) {
+async fn gone(watching: &Watching, logs: &Logs, seen: &mut Seen, missing: Vec<String>) {
     if missing.is_empty() {
         return;
     }
+    // Its Event says why it is missing, and is forgotten with it.
+    let looks = missing.iter().filter_map(|uid| seen.looks.get(uid));
+    let preempted = looks
+        .filter(|look| warning::is_preempted(look))
+        .map(|look| PodObservation {
+            gone: true,
+            ..look.clone()
+        });
+    observe(watching, logs, seen, preempted.collect()).await;
     for uid in &missing {
         seen.forget(uid);
     }

@@ -44,7 +44,7 @@ pub(super) enum Read {
 }
 
 /// Which file of the node is read, and how.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Follow,
     Once,
@@ -102,6 +102,7 @@ impl Reader {
         };
         match opened {
             Ok(Ok(stream)) => {
+                tracing::debug!(pod = self.pod_name, ?mode, ?span, "a log was opened");
                 if progress.attached.is_some() {
                     progress.doubted = true;
                 } else {
@@ -182,7 +183,11 @@ impl Reader {
             // What has no timestamp is an error text.
             (bytes.is_empty() || line.is_some()).then(|| line.map(|line| nanoseconds(line.at)))
         };
-        timeout(QUESTION, asked).await.ok().flatten()
+        let head = timeout(QUESTION, asked).await.ok().flatten();
+        if head.is_none() {
+            tracing::debug!(pod = self.pod_name, "what the newest file begins with is not known");
+        }
+        head
     }
 }
 

@@ -11,6 +11,7 @@ use octopus_tests::stack::client::until;
 use serde_json::json;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use crate::contained::{Neighbour, ends};
 use crate::flood::{Stored, WHOLE, accounted, flood, lines_stored, stored, talker};
@@ -40,7 +41,7 @@ async fn a_flood_of_log_is_stored_or_on_record_as_missing() {
         let process = flood(&stack, *lines, *rate).await;
         // Two, since what a node loses at a rotation is another thing for each of its readers.
         let beside = if soak() {
-            vec![bare(&stack).await, bare(&stack).await]
+            vec![bare(&stack, process).await, bare(&stack, process).await]
         } else {
             Vec::new()
         };
@@ -53,11 +54,15 @@ async fn a_flood_of_log_is_stored_or_on_record_as_missing() {
     }
 }
 
-/// A client that follows the only pod's log, as far as the node gives it in one go. Answers how many lines came to it, and how many
+/// A client that follows the log of a process's pod, as far as the node gives it in one go. Answers how many lines came to it, and how many
 /// came again.
-async fn bare(stack: &Stack) -> JoinHandle<(usize, usize)> {
+async fn bare(stack: &Stack, process: Uuid) -> JoinHandle<(usize, usize)> {
     let pods: Api<Pod> = Api::namespaced(stack.namespace.manager().await, &stack.namespace.name);
-    let name = until("the pod", 60, async || stack.namespace.pods().await.pop()).await;
+    let name = until("the pod", 60, async || {
+        let shown = stack.client.process(process).await;
+        shown["pods"][0]["name"].as_str().map(str::to_owned)
+    })
+    .await;
     let follow = LogParams {
         follow: true,
         ..LogParams::default()
@@ -127,7 +132,7 @@ async fn a_flood_delays_nobody_else() {
         .await;
     }
     let quiet = stack.client.start("talk", task(&["tick", "20", "10"])).await;
-    let gone = stack.client.shows(quiet, "lifecycle", "gone", 60).await;
+    let gone = stack.client.over(quiet, 60).await;
     assert_eq!(gone["log_streams"][0]["seal"], "complete", "{gone}");
     for process in floods {
         let stored = lines_stored(&stack, process).await;
@@ -148,7 +153,7 @@ async fn of_a_log_that_is_too_long_the_newest_lines_are_kept() {
     let _manager = stack.manager_with(&[("OCTOPUS_LOG_BYTES_PER_PROCESS", &limit)]).await;
     stack.client.build("talk", TALK, talker()).await;
     let process = flood(&stack, LINES, 1_000_000).await;
-    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    let gone = stack.client.over(process, 120).await;
     assert_eq!(gone["state"], "succeeded", "it was not ended for talking: {gone}");
     let stream = until("the log to be short enough", 60, async || {
         let stream = stack.client.process(process).await["log_streams"][0].clone();
@@ -202,7 +207,7 @@ async fn whatever_is_printed_comes_back_byte_for_byte() {
     let _manager = stack.manager().await;
     stack.client.build("talk", TALK, talker()).await;
     let process = stack.client.start("talk", task(&["odd"])).await;
-    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    let gone = stack.client.over(process, 120).await;
     assert_eq!(
         (&gone["state"], &gone["log_streams"][0]["seal"]),
         (&json!("succeeded"), &json!("complete")),

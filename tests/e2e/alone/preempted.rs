@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use octopus_tests::stack::Stack;
+use octopus_tests::stack::client::until;
 use serde_json::json;
 
 use crate::functions::{WORK, small, task};
@@ -13,8 +14,12 @@ async fn most_of_a_node(stack: &Stack) -> String {
     let nodes: Api<Node> = Api::all(stack.namespace.admin.clone());
     let nodes = nodes.list(&ListParams::default()).await.unwrap();
     let status = nodes.items[0].status.as_ref().unwrap();
-    let processors: u32 = status.allocatable.as_ref().unwrap()["cpu"].0.parse().unwrap();
-    format!("{}m", processors * 600)
+    let processors = &status.allocatable.as_ref().unwrap()["cpu"].0;
+    let thousandths: u32 = match processors.strip_suffix('m') {
+        Some(thousandths) => thousandths.parse().unwrap(),
+        None => processors.parse::<u32>().unwrap() * 1000,
+    };
+    format!("{}m", thousandths * 6 / 10)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +32,11 @@ async fn a_pod_that_is_preempted_says_for_whom() {
     settings["resources"]["cpu"] = json!(most);
     stack.client.build("work", WORK, settings).await;
     let process = stack.client.start("work", task(&["say", "here", "sleep", "600"])).await;
-    stack.client.shows(process, "state", "running", 120).await;
+    until("its line to be stored", 120, async || {
+        let shown = stack.client.process(process).await;
+        (shown["log_streams"][0]["lines"] == 1).then_some(())
+    })
+    .await;
     let pods = stack.namespace.api::<Pod>();
     let ours = pods.get(&stack.namespace.pods().await[0]).await.unwrap();
     let image = &ours.spec.unwrap().containers[0].image;

@@ -174,6 +174,19 @@ impl Client {
         }
     }
 
+    /// Waits until a process has ended and its log is sealed. Its pod may be there for another minute: a kubelet is long in removing one
+    /// that is deleted when its containers have ended a while ago.
+    pub async fn over(&self, id: Uuid, seconds: u64) -> Value {
+        until(&format!("the end of {id} and of its log"), seconds, async || {
+            let shown = self.process(id).await;
+            let streams = shown["log_streams"].as_array()?;
+            let is_over = matches!(shown["state"].as_str(), Some("succeeded" | "failed" | "killed"));
+            let is_read = !streams.is_empty() && streams.iter().all(|stream| stream["seal"].is_string());
+            (is_over && is_read).then_some(shown)
+        })
+        .await
+    }
+
     /// All transitions of a process.
     pub async fn events(&self, id: Uuid) -> Vec<Value> {
         let page = self.get(&format!("/api/v1/processes/{id}/events?limit=500")).await;

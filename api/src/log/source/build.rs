@@ -47,6 +47,7 @@ impl Source {
             found: None,
             filter: wanted.filter.clone(),
             ended: log.succeeded.is_some(),
+            says_rests: false,
         };
         source.select(app, Cursor::default(), wanted).await.map(Some)
     }

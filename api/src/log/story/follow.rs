@@ -21,18 +21,14 @@ use crate::state::App;
 
 /// How long a transition waits for lines that were printed before it and are stored after it: a log is stored a moment later.
 const LATE: Duration = Duration::from_secs(1);
-/// Transitions that are read at once.
-const TRANSITIONS: i64 = 500;
+/// Transitions that are read at once, and wait at most.
+const TRANSITIONS: usize = 500;
 
-type Sender = mpsc::Sender<Result<Vec<Told>, sqlx::Error>>;
+type Parts = Result<Vec<Told>, sqlx::Error>;
 
 /// Tells what comes after a place, as it comes, until nothing can come any more or this process stops: the reader resumes at its
 /// last cursor then. None: there is no such process.
-pub(crate) async fn follow(
-    app: App,
-    process: Uuid,
-    from: Place,
-) -> Result<Option<mpsc::Receiver<Result<Vec<Told>, sqlx::Error>>>, sqlx::Error> {
+pub(crate) async fn follow(app: App, process: Uuid, from: Place) -> Result<Option<mpsc::Receiver<Parts>>, sqlx::Error> {
     let log = Selection {
         after: Some(from.log),
         tail: None,
@@ -43,20 +39,22 @@ pub(crate) async fn follow(
     let Some(source) = Source::find(&app, process, log).await? else {
         return Ok(None);
     };
+    let (sender, receiver) = mpsc::channel(2);
     let teller = Teller {
         seen: app.followed.join(&app, process),
         app: app.clone(),
         process,
+        sender: sender.clone(),
         place: from,
         read: from.event,
         transitions: VecDeque::new(),
-        waiting: None,
+        rests: false,
+        since: Instant::now(),
         dropped: Vec::new(),
     };
-    let (sender, receiver) = mpsc::channel(2);
     tokio::spawn(async move {
         let _open = OpenStream::new("stories");
-        if let Err(error) = teller.tell(source.send(app), &sender).await {
+        if let Err(Broken::Off(error)) = teller.tell(source.send_with_rests(app)).await {
             tracing::warn!(error = %error, "a story broke off; its reader will resume it");
             let _ = sender.send(Err(error)).await;
         }
@@ -67,6 +65,7 @@ pub(crate) async fn follow(
 struct Teller {
     app: App,
     process: Uuid,
+    sender: mpsc::Sender<Parts>,
     seen: watch::Receiver<Seen>,
     /// After what was told.
     place: Place,
@@ -74,67 +73,71 @@ struct Teller {
     read: i64,
     /// Those that were read and not told yet.
     transitions: VecDeque<EventView>,
-    /// Since when the first of them waits for lines.
-    waiting: Option<Instant>,
+    /// All lines that are stored were told.
+    rests: bool,
+    /// When that began, or the last transition was read.
+    since: Instant,
     /// What was dropped before the next line.
     dropped: Vec<TruncatedStart>,
 }
 
+/// Why a story does not go on.
+enum Broken {
+    /// Its reader has left.
+    Left,
+    Off(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Broken {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Off(error)
+    }
+}
+
 impl Teller {
-    async fn tell(
-        mut self,
-        mut items: mpsc::Receiver<Result<Item, sqlx::Error>>,
-        sender: &Sender,
-    ) -> Result<(), sqlx::Error> {
+    async fn tell(mut self, mut items: mpsc::Receiver<Result<Item, sqlx::Error>>) -> Result<(), Broken> {
         self.read_on().await?;
         loop {
-            let read = self.read;
-            let waiting = self.waiting;
-            let late = async {
-                match waiting {
-                    Some(since) => sleep_until(since + LATE).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let told = tokio::select! {
+            let (read, has_room) = (self.read, self.transitions.len() < TRANSITIONS);
+            let waits = self.rests && !self.transitions.is_empty();
+            tokio::select! {
+                biased;
+                () = self.sender.closed() => return Err(Broken::Left),
                 item = items.recv() => match item {
-                    Some(item) => self.item(item?, sender).await?,
+                    Some(item) => self.item(item?).await?,
                     None => return Ok(()),
                 },
-                true = async { self.seen.wait_for(|seen| seen.transitions() > read).await.is_ok() } => {
+                true = async { self.seen.wait_for(|seen| seen.transitions() > read).await.is_ok() }, if has_room => {
                     self.read_on().await?;
-                    Vec::new()
                 }
-                () = late => self.no_lines().await?,
-                () = sender.closed() => return Ok(()),
-            };
-            if !told.is_empty() && sender.send(Ok(told)).await.is_err() {
-                return Ok(());
+                () = sleep_until(self.since + LATE), if waits => self.all_transitions().await?,
             }
         }
     }
 
-    async fn item(&mut self, item: Item, sender: &Sender) -> Result<Vec<Told>, sqlx::Error> {
-        let mut page = match item {
+    async fn item(&mut self, item: Item) -> Result<(), Broken> {
+        let page = match item {
             Item::Lines(lines) => return self.lines(&lines).await,
             Item::Truncated(start) => {
                 self.dropped.push(start);
-                return Ok(Vec::new());
+                return Ok(());
+            }
+            Item::Rests => {
+                (self.rests, self.since) = (true, Instant::now());
+                return Ok(());
             }
             Item::Gap(gap) => {
+                self.all_transitions().await?;
                 let mut page = self.page();
+                page.truncated(self.dropped.drain(..));
                 page.gap(gap);
                 page
             }
             Item::End(end) => {
-                // Whatever was recorded last was recorded before the end was seen.
-                while self.read_on().await? {
-                    let page = self.rest();
-                    if sender.send(Ok(self.told(page))).await.is_err() {
-                        return Ok(Vec::new());
-                    }
-                }
-                let mut page = self.rest();
+                // Whatever was recorded last was recorded before the end was seen, and holes behind the last line come with it.
+                self.all_transitions().await?;
+                let mut page = self.page();
+                page.truncated(self.dropped.drain(..));
                 page.push(Told {
                     cursor: page.place.to_string(),
                     end: Some(end),
@@ -143,27 +146,34 @@ impl Teller {
                 page
             }
         };
-        page.truncated(self.dropped.drain(..));
-        Ok(self.told(page))
+        self.send(page).await
     }
 
-    async fn lines(&mut self, lines: &Lines) -> Result<Vec<Told>, sqlx::Error> {
-        let last = lines.chunk.text.lines().map(|line| line.at).max();
-        while self.may_lack(last) && self.read_on().await? {}
+    async fn lines(&mut self, lines: &Lines) -> Result<(), Broken> {
+        let times = || lines.chunk.text.lines().map(|line| line.at);
+        let (first, last) = (times().min(), times().max());
+        while self.may_lack(last) && self.read_on().await? {
+            let mut page = self.page();
+            page.events_until(&mut self.transitions, first);
+            self.send(page).await?;
+        }
         let mut page = self.page();
         page.lines(&mut self.transitions, lines, std::mem::take(&mut self.dropped));
-        Ok(self.told(page))
+        self.rests = false;
+        self.send(page).await
     }
 
-    /// Transitions have waited for long enough, and those behind them need not wait.
-    async fn no_lines(&mut self) -> Result<Vec<Told>, sqlx::Error> {
-        let page = self.rest();
-        let (told, waiting) = (self.told(page), self.waiting);
-        if self.read < self.seen.borrow().transitions() {
-            self.read_on().await?;
-            self.waiting = waiting.or(self.waiting);
+    /// Tells the transitions that are known: no line that was printed before them is on its way any more.
+    async fn all_transitions(&mut self) -> Result<(), Broken> {
+        loop {
+            let more = self.read_on().await?;
+            let mut page = self.page();
+            page.events_until(&mut self.transitions, None);
+            self.send(page).await?;
+            if !more {
+                return Ok(());
+            }
         }
-        Ok(told)
     }
 
     /// Whether a transition until a time may not be read yet.
@@ -174,11 +184,18 @@ impl Teller {
 
     /// Reads the next transitions. False: there are no more.
     async fn read_on(&mut self) -> Result<bool, sqlx::Error> {
-        let next = view::events(&self.app.pool, self.process, self.read, TRANSITIONS).await?;
-        let is_full = next.len() as i64 == TRANSITIONS;
+        let known = self.seen.borrow().transitions();
+        let next = view::events(&self.app.pool, self.process, self.read, TRANSITIONS as i64).await?;
+        let is_full = next.len() == TRANSITIONS;
         self.read = next.last().map_or(self.read, |last| last.number);
+        if !is_full {
+            // What is older than events are kept is there no more.
+            self.read = self.read.max(known);
+        }
+        if !next.is_empty() {
+            self.since = Instant::now();
+        }
         self.transitions.extend(next);
-        self.wait();
         Ok(is_full)
     }
 
@@ -186,23 +203,11 @@ impl Teller {
         Page::new(self.place, usize::MAX, usize::MAX)
     }
 
-    /// All transitions that were read.
-    fn rest(&mut self) -> Page {
-        let mut page = self.page();
-        page.events_until(&mut self.transitions, None);
-        page
-    }
-
-    fn told(&mut self, page: Page) -> Vec<Told> {
+    async fn send(&mut self, page: Page) -> Result<(), Broken> {
         self.place = page.place;
-        self.wait();
-        page.told
-    }
-
-    fn wait(&mut self) {
-        self.waiting = match self.transitions.is_empty() {
-            true => None,
-            false => self.waiting.or_else(|| Some(Instant::now())),
-        };
+        if page.told.is_empty() {
+            return Ok(());
+        }
+        self.sender.send(Ok(page.told)).await.map_err(|_| Broken::Left)
     }
 }

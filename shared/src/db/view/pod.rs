@@ -36,7 +36,7 @@ pub struct PodView {
     /// Container statuses: name, id, state, restart count, times.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub containers: Value,
-    /// What Kubernetes warned of, the newest last: 10 at most.
+    /// Kubernetes' warnings about it and that it was preempted, the newest last: 10 at most.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::pod::PodEvent>))]
     pub events: Value,
     /// When it was created, by the cluster's clock.
