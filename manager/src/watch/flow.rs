@@ -13,6 +13,8 @@ const SECOND: i64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     seconds: VecDeque<Printed>,
+    /// Times within them of which nothing is known.
+    holes: VecDeque<(i64, i64)>,
     /// The latest line.
     last: i64,
     /// Bytes a nanosecond of all that was stored before this reader began.
@@ -58,6 +60,17 @@ impl Flow {
         }
     }
 
+    /// A hole was put on record: what is known was printed in the rest of the time.
+    pub(crate) fn missed(&mut self, gap: &Gap) {
+        let (Some(from), Some(to)) = (gap.from, gap.to) else {
+            return;
+        };
+        if self.holes.len() == SECONDS {
+            self.holes.pop_front();
+        }
+        self.holes.push_back((from, to));
+    }
+
     /// The hole, with the bytes that it held if printing went on as before.
     pub(crate) fn estimated(&self, mut gap: Gap) -> Gap {
         if let (None, Some(from), Some(to), Some(rate)) = (gap.bytes, gap.from, gap.to, self.rate())
@@ -74,13 +87,14 @@ impl Flow {
             return self.before;
         };
         let bytes: usize = self.seconds.iter().map(|second| second.bytes).sum();
-        let lately = (self.last > first).then(|| bytes as f64 / (self.last - first) as f64);
+        let unknown = self
+            .holes
+            .iter()
+            .map(|(from, to)| (*to).min(self.last) - (*from).max(first));
+        let known = self.last - first - unknown.map(|hole| hole.max(0)).sum::<i64>();
+        let lately = (known > 0).then(|| bytes as f64 / known as f64);
         // A moment says less than all that was there before.
-        if self.last - first < SECOND {
-            self.before.or(lately)
-        } else {
-            lately
-        }
+        if known < SECOND { self.before.or(lately) } else { lately }
     }
 }
 
@@ -126,6 +140,23 @@ mod tests {
         assert_eq!(estimated(&flow), Some(2000), "a moment says nothing");
         flow.read(32 * SECOND, 900);
         assert_eq!(estimated(&flow), Some(20_000));
+    }
+
+    #[test]
+    fn the_time_of_a_hole_says_nothing_about_the_rate() {
+        let mut flow = Flow::default();
+        flow.read(SECOND, 1000);
+        flow.missed(&hole(SECOND, 21 * SECOND));
+        // It is found before the line after it is read, or later.
+        flow.read(21 * SECOND, 1000);
+        flow.read(22 * SECOND, 1000);
+        let next = flow.estimated(hole(22 * SECOND, 42 * SECOND)).estimated_bytes;
+        assert_eq!(next, Some(60_000));
+        flow.missed(&hole(30 * SECOND, 42 * SECOND));
+        assert_eq!(
+            flow.estimated(hole(22 * SECOND, 42 * SECOND)).estimated_bytes,
+            Some(60_000)
+        );
     }
 
     #[test]

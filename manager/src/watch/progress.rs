@@ -76,7 +76,9 @@ impl Progress {
 
     /// Puts a hole on record.
     pub(super) fn note(&mut self, gap: Gap) {
-        self.gaps.push(self.flow.estimated(gap));
+        let gap = self.flow.estimated(gap);
+        self.flow.missed(&gap);
+        self.gaps.push(gap);
     }
 
     /// The same of a change of files at which lines may have been missed. `over`: nothing more comes.
