@@ -23,6 +23,7 @@ mod api_roles;
 mod api_schema;
 mod api_shared;
 mod api_story;
+mod api_story_follow;
 mod api_waiting;
 mod changes;
 mod decisions;
