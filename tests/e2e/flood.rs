@@ -76,7 +76,7 @@ impl Account {
             Stored::End => {
                 let hole = self.reaching(at).find(|hole| hole.cut);
                 assert!(hole.is_some(), "half a line at {at:?} after {last:?}");
-                // Floods come in pieces, so an estimate may be far off; of whole files it says nothing to one who has just begun to read.
+                // Floods come in pieces, so an estimate may be far off.
                 let estimated = hole.and_then(|hole| hole.estimated_bytes);
                 self.after_end = estimated.map_or(usize::MAX, |bytes| 4 * bytes / 200 + 1000);
             }
@@ -96,10 +96,7 @@ pub(crate) async fn accounted(stack: &Stack, process: Uuid, printed: usize) -> u
         from: gap["from"].as_i64(),
         to: gap["to"].as_i64(),
         cut: gap["cut"] == true,
-        estimated_bytes: gap["estimated_bytes"]
-            .as_u64()
-            .filter(|_| gap["reason"] == "rotation")
-            .map(|bytes| bytes as usize),
+        estimated_bytes: gap["estimated_bytes"].as_u64().map(|bytes| bytes as usize),
     });
     let mut account = Account {
         holes: holes.collect(),

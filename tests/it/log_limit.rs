@@ -12,6 +12,8 @@ use octopus_tests::printed::Writer;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::api_story::becomes;
+
 /// Bytes of one line: `line 00`.
 const LINE: i64 = 8;
 
@@ -238,6 +240,26 @@ async fn a_follower_that_lags_is_told_once_what_it_has_missed() {
         }
         assert!(told <= 1, "{told}");
     }
+}
+
+/// Its limit has taken the beginning of a log and its age the rest: a story that is read or followed says so.
+#[tokio::test]
+async fn a_story_of_which_no_line_is_left_says_what_was_dropped() {
+    let mut log = Log::new().await;
+    log.print(3).await;
+    log.seal(0).await;
+    log.keep(0).await;
+    sqlx::raw_sql("delete from log_chunk")
+        .execute(&log.database.owner)
+        .await
+        .unwrap();
+    becomes(&log.database, log.process, "gone", "failed", None, 0).await;
+    let read = log.read("story", "application/x-ndjson").await;
+    let followed = log.read("story?follow=true", "application/x-ndjson").await;
+    let end = followed.strip_prefix(&read).expect("the same, and an end");
+    let end: Value = serde_json::from_str(end).unwrap();
+    assert_eq!(end["end"]["complete"], false);
+    assert_eq!(log.short("story").await, "[8]");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus_shared::db::report::{self, Chunk, LogMessage, Replayed, ReportError, Seal, StreamKey, Watch};
+use octopus_shared::log::Gap;
 use octopus_tests::api::Api;
 use octopus_tests::function::{manager, service, watch};
 use octopus_tests::postgres::Database;
@@ -82,15 +83,52 @@ async fn prepared() -> (Database, Watch, Uuid) {
     (database, watch, process)
 }
 
+/// The stream of a [`Writer`].
+fn first_run(process: Uuid) -> StreamKey {
+    StreamKey {
+        pod_uid: format!("pod-of-{process}"),
+        container: "function".into(),
+        restart: 0,
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_the_holes_on_record_is_known_to_the_next_reader() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let key = first_run(process);
+    let missed = async || opened(&database.manager, &watch, process, &key).await.missed;
+    writer.print(&lines(0..1)).await;
+    assert_eq!(missed().await, 0);
+    // A beginning that nobody read has no time; a clock that was set back gives none.
+    for (line, (from, to), known) in [
+        (1, (Some(10), Some(17)), 7),
+        (2, (None, Some(5)), 7),
+        (3, (Some(20), Some(4)), 7),
+    ] {
+        let hole = Gap {
+            from,
+            to,
+            reason: "rotation".into(),
+            ..Gap::default()
+        };
+        writer.print_after(vec![hole], &lines(line..line + 1)).await;
+        assert_eq!(missed().await, known, "{from:?} to {to:?}");
+    }
+    let two = [(20, 30), (30, 35)].map(|(from, to)| Gap {
+        from: Some(from),
+        to: Some(to),
+        ..Gap::default()
+    });
+    writer.print_after(two.into(), &lines(4..5)).await;
+    assert_eq!(missed().await, 22);
+}
+
 #[tokio::test]
 async fn the_newest_file_of_which_nothing_is_doubtful_is_known_to_the_next_reader() {
     let (database, watch, process) = prepared().await;
     let mut writer = Writer::new(&database.manager, &watch, process).await;
-    let key = StreamKey {
-        pod_uid: format!("pod-of-{process}"),
-        container: "function".into(),
-        restart: 0,
-    };
+    let key = first_run(process);
     let stored = async || opened(&database.manager, &watch, process, &key).await.head;
     assert_eq!(stored().await, None);
     for (line, head, known) in [(0, Some(7), 7), (1, None, 7), (2, Some(8), 8)] {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use octopus_shared::db::report::StreamCursor;
+use octopus_shared::db::report::Opened;
 use octopus_shared::log::Gap;
 
 /// Seconds with lines that count.
@@ -30,10 +30,12 @@ struct Printed {
 
 impl Flow {
     /// That of a stream of which something is stored.
-    pub(crate) fn resumed(cursor: &StreamCursor) -> Self {
-        let between = cursor.first.zip(cursor.latest).map(|(first, latest)| latest - first);
+    pub(crate) fn resumed(opened: &Opened) -> Self {
+        let cursor = &opened.cursor;
+        let between = cursor.first.zip(cursor.latest);
+        let known = between.map(|(first, latest)| latest - first - opened.missed);
         Self {
-            before: between
+            before: known
                 .filter(|nanoseconds| *nanoseconds > 0)
                 .map(|nanoseconds| cursor.bytes as f64 / nanoseconds as f64),
             ..Self::default()
@@ -100,6 +102,8 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
+    use octopus_shared::db::report::StreamCursor;
+
     use super::*;
 
     fn hole(from: i64, to: i64) -> Gap {
@@ -126,19 +130,23 @@ mod tests {
 
     #[test]
     fn a_stream_that_was_just_resumed_is_judged_by_all_that_is_stored() {
-        let cursor = StreamCursor {
-            first: Some(SECOND),
-            latest: Some(11 * SECOND),
-            bytes: 1000,
-            ..StreamCursor::default()
+        let opened = Opened {
+            cursor: StreamCursor {
+                first: Some(SECOND),
+                latest: Some(31 * SECOND),
+                bytes: 1000,
+                ..StreamCursor::default()
+            },
+            missed: 20 * SECOND,
+            ..Opened::default()
         };
-        let estimated = |flow: &Flow| flow.estimated(hole(11 * SECOND, 31 * SECOND)).estimated_bytes;
-        let mut flow = Flow::resumed(&cursor);
+        let estimated = |flow: &Flow| flow.estimated(hole(31 * SECOND, 51 * SECOND)).estimated_bytes;
+        let mut flow = Flow::resumed(&opened);
         assert_eq!(estimated(&flow), Some(2000));
-        flow.read(31 * SECOND, 50);
-        flow.read(31 * SECOND + 1, 50);
+        flow.read(51 * SECOND, 50);
+        flow.read(51 * SECOND + 1, 50);
         assert_eq!(estimated(&flow), Some(2000), "a moment says nothing");
-        flow.read(32 * SECOND, 900);
+        flow.read(52 * SECOND, 900);
         assert_eq!(estimated(&flow), Some(20_000));
     }
 

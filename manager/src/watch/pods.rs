@@ -74,6 +74,19 @@ impl Seen {
         older.filter_map(|uid| self.looks.get(uid).cloned()).collect()
     }
 
+    /// The last looks at those of the missing pods that were preempted: their Events say why they are missing, and are forgotten with them.
+    fn preempted(&self, missing: &[String]) -> Vec<PodObservation> {
+        let looks = missing.iter().filter_map(|uid| self.looks.get(uid));
+        looks
+            .map(|look| PodObservation {
+                gone: true,
+                events: self.warnings.of(&look.uid),
+                ..look.clone()
+            })
+            .filter(warning::is_preempted)
+            .collect()
+    }
+
     fn forget(&mut self, uid: &str) {
         self.looks.remove(uid);
         self.warnings.forget(uid);
@@ -192,15 +205,8 @@ async fn gone(watching: &Watching, logs: &Logs, seen: &mut Seen, missing: Vec<St
     if missing.is_empty() {
         return;
     }
-    // Its Event says why it is missing, and is forgotten with it.
-    let looks = missing.iter().filter_map(|uid| seen.looks.get(uid));
-    let preempted = looks
-        .filter(|look| warning::is_preempted(look))
-        .map(|look| PodObservation {
-            gone: true,
-            ..look.clone()
-        });
-    observe(watching, logs, seen, preempted.collect()).await;
+    let preempted = seen.preempted(&missing);
+    observe(watching, logs, seen, preempted).await;
     for uid in &missing {
         seen.forget(uid);
     }
@@ -289,6 +295,26 @@ mod tests {
         let again = seen.again(&[look("a", "2", ProcessState::Running)], &warned);
         let again: Vec<_> = again.iter().map(|look| look.uid.as_str()).collect();
         assert_eq!(again, ["b"]);
+    }
+
+    #[test]
+    fn a_pod_that_a_list_misses_first_was_preempted_if_its_event_says_so() {
+        let mut seen = Seen::default();
+        for uid in ["a", "b"] {
+            seen.remember(&look(uid, "1", ProcessState::Ready));
+        }
+        for uid in ["a", "unknown"] {
+            let event = serde_json::json!({
+                "metadata": {"uid": format!("event of {uid}")},
+                "involvedObject": {"kind": "Pod", "uid": uid},
+                "reason": "Preempted", "message": "by a pod", "lastTimestamp": "2026-01-02T03:04:05Z",
+            });
+            seen.warnings.take(&serde_json::from_value(event).unwrap());
+        }
+        let missing = ["a", "b", "unknown"].map(String::from);
+        let last = seen.preempted(&missing);
+        let last: Vec<_> = last.iter().map(|look| (look.uid.as_str(), look.gone)).collect();
+        assert_eq!(last, [("a", true)]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Progress {
         Self {
             doubted: !matches!(found, Found::Begun | Found::Running),
             unread: found != Found::Begun && opened.cursor.lines == 0,
-            flow: Flow::resumed(&opened.cursor),
+            flow: Flow::resumed(&opened),
             files: Files::resumed(opened.head, opened.cursor.time),
             cursor: opened.cursor,
             spooled_by: opened.spooled_by,

@@ -75,6 +75,8 @@ pub struct Opened {
     pub spooled_by: Option<Uuid>,
     /// [`Chunk::head`](super::Chunk::head) of what is stored.
     pub head: Option<i64>,
+    /// Nanoseconds between stored lines that are in holes on record.
+    pub missed: i64,
 }
 
 /// The cursor of a row of `log_stream`.
@@ -136,11 +138,13 @@ pub async fn open_streams(
     .execute(&mut *transaction)
     .await?;
     let rows = sqlx::query!(
-        "select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
-                head, spool
-           from log_stream
-          where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
-            and seal is null",
+        r#"select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
+                  head, spool,
+                  (select coalesce(sum(greatest((gap ->> 'to')::bigint - (gap ->> 'from')::bigint, 0)), 0)::bigint
+                     from jsonb_array_elements(gaps) gap) as "missed!"
+             from log_stream
+            where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
+              and seal is null"#,
         &pods,
         &containers,
         &restarts
@@ -153,6 +157,7 @@ pub async fn open_streams(
             cursor: stored_cursor!(row),
             spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
             head: row.head,
+            missed: row.missed,
         };
         let key = StreamKey {
             pod_uid: row.pod_uid,
