@@ -152,4 +152,20 @@ async fn a_log_that_is_polled_is_read_from_its_end_and_exact() {
         of("octopus_log_tails_missed_total").await,
     );
     assert!(missed >= 1.0 && tails - missed >= 5.0, "{tails} tails, {missed} missed");
+
+    // Old kubelets never say that its container has ended.
+    let steps = ["say", "here", "sleep", "600"];
+    let killed = stack.client.start("work", task(&steps)).await;
+    until("its line to be stored", 120, async || {
+        (stack.client.process(killed).await["log_streams"][0]["lines"] == 1).then_some(())
+    })
+    .await;
+    let kill = stack.client.kill(killed, json!({})).await;
+    stack.client.ended(kill, 120).await;
+    let stream = stack.client.process(killed).await["log_streams"][0].clone();
+    assert_eq!(
+        (&stream["seal"], &stream["reader"]),
+        (&json!("complete"), &json!("poll")),
+        "{stream}"
+    );
 }

@@ -168,8 +168,8 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
 
     let gone = stack.client.shows(once, "lifecycle", "gone", 180).await;
     assert_eq!(
-        (&gone["state"], &gone["attempt"]),
-        (&json!("failed"), &json!(1)),
+        (&gone["state"], &gone["reason"], &gone["attempt"]),
+        (&json!("failed"), &json!("deleted_by_other"), &json!(1)),
         "{gone}"
     );
     assert_eq!(gone["pods"].as_array().unwrap().len(), 1);

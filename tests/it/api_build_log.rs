@@ -56,8 +56,12 @@ async fn a_build_is_followed_resumed_and_sealed() {
         (&json!("step 0"), &json!(1), &json!("build"))
     );
     assert_eq!(line["at"], "2026-01-02T03:04:00.006Z");
+    let mut few = api.events(&format!("{PATH}?limit=2&grep=step"), None).await;
+    assert_eq!(next(&mut few).await.2["line"], "step 0");
     print(&database, &claim, &lines(0..2), 0, false).await;
     assert_eq!(next(&mut events).await.2["line"], "step 1");
+    assert_eq!(next(&mut few).await.2["line"], "step 1");
+    assert_eq!(few.next().await, None);
     let mut resumed = api.events(PATH, cursor.as_deref()).await;
     assert_eq!(next(&mut resumed).await.2["line"], "step 1");
     print(&database, &claim, &lines(5..8), 0, true).await;

@@ -84,6 +84,49 @@ async fn a_follower_that_reconnects_at_random_sees_each_line_once() {
     assert_eq!(connections, RECONNECTS);
 }
 
+/// However its lines come: some are stored already, and filters leave some out.
+#[tokio::test]
+async fn a_follower_gets_as_many_lines_as_it_asked_for() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    let lines = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    print(&database, id, 1, &lines(&["a one", "b", "c one"])).await;
+    let path = format!("/api/v1/processes/{id}/logs");
+    let mut all = api.events(&format!("{path}?limit=4"), None).await;
+    let mut some = api.events(&format!("{path}?limit=4&grep=one"), None).await;
+    for (events, expected) in [
+        (&mut all, &["a one", "b", "c one"][..]),
+        (&mut some, &["a one", "c one"]),
+    ] {
+        for line in expected {
+            assert_eq!(events.next().await.unwrap().json()["line"], *line);
+        }
+        assert!(events.is_silent(Duration::from_millis(200)).await);
+    }
+    print(&database, id, 2, &lines(&["d one", "e", "f one", "g one"])).await;
+    assert_eq!(all.next().await.unwrap().json()["line"], "d one");
+    assert_eq!(all.next().await, None);
+    assert_eq!(some.next().await.unwrap().json()["line"], "d one");
+    let last = some.next().await.unwrap();
+    assert_eq!((&last.json()["line"], some.next().await), (&json!("f one"), None));
+
+    // All of them are stored, also of one that goes on.
+    let mut resumed = api
+        .events(&format!("{path}?limit=1&grep=one"), last.id.as_deref())
+        .await;
+    assert_eq!(resumed.next().await.unwrap().json()["line"], "g one");
+    assert_eq!(resumed.next().await, None);
+    let tail = api.get(&format!("{path}?follow=true&tail=3&limit=2")).await;
+    assert_eq!(tail.text(), "e\nf one\n");
+    // There is an end sooner.
+    end(&database, id, json!([])).await;
+    let mut whole = api.events(&format!("{path}?limit=5&grep=one&tail=2"), None).await;
+    for expected in ["line", "line", "end"] {
+        assert_eq!(whole.next().await.unwrap().event, expected);
+    }
+}
+
 /// A client that does not read, beside one that does: more than sockets and the API itself hold for it.
 #[tokio::test]
 async fn a_slow_follower_holds_nobody_back_and_misses_nothing() {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use octopus_shared::db::{CHANGE_CHANNEL, notify};
 use octopus_shared::log::push_line;
 use octopus_tests::api::{Answer, Api, send};
-use octopus_tests::function::process;
+use octopus_tests::function::{declare, process, start};
 use octopus_tests::postgres::Database;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -203,6 +203,62 @@ async fn a_process_that_is_gone_while_a_stream_is_open_keeps_its_followers() {
         .unwrap();
     assert_eq!(events.next().await.unwrap().json()["line"], "late");
     assert_eq!(events.next().await.unwrap().event, "end");
+}
+
+/// Of a process of which no log was read: whether it is known that there was none.
+#[tokio::test]
+async fn a_log_that_nobody_read_is_complete_if_nothing_can_have_run() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    declare(&api, "hello").await;
+    for (made, pod, reason, complete) in [
+        (false, None, "killed_before_creation", true),
+        (true, None, "deleted_by_other", false),
+        (true, Some(("failed", Some("image_not_found"))), "image_not_found", true),
+        (true, Some(("failed", Some("node_refused"))), "node_refused", true),
+        (
+            true,
+            Some(("failing", Some("image_not_found"))),
+            "deleted_by_other",
+            false,
+        ),
+        (true, Some(("starting", None)), "deleted_by_other", false),
+        (false, Some(("starting", None)), "deleted_by_other", false),
+    ] {
+        let started = start(&api, "hello").await;
+        let id: Uuid = started["process_id"].as_str().unwrap().parse().unwrap();
+        if made {
+            sqlx::query("update process set manifest = '[]' where id = $1")
+                .bind(id)
+                .execute(&database.owner)
+                .await
+                .unwrap();
+        }
+        if let Some((state, why)) = pod {
+            sqlx::query(
+                "insert into pod (uid, process_id, attempt, name, phase, state, reason, resource_version, observation, created_at, gone_at)
+                 values ($1::text, $1, 1, $1::text, 'Pending', $2, $3, '1', 1, now(), now())",
+            )
+            .bind(id)
+            .bind(state)
+            .bind(why)
+            .execute(&database.owner)
+            .await
+            .unwrap();
+        }
+        sqlx::query("select transition($1, 'gone', 'failed', $2)")
+            .bind(id)
+            .bind(reason)
+            .execute(&database.manager)
+            .await
+            .unwrap();
+        let shown = ndjson(&read(&api, id, "", "application/x-ndjson").await);
+        assert_eq!(
+            (&shown[0]["end"]["complete"], &shown[0]["end"]["streams"]),
+            (&json!(complete), &json!([])),
+            "{made} {pod:?} {reason}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -226,6 +226,44 @@ async fn holes_stand_where_they_are() {
     assert_eq!(plain, "a one\nb two\ne one\nf two\ng ONE\nh\n");
 }
 
+/// A node may have joined the line at which a hole ends to the one before, without its time.
+#[tokio::test]
+async fn a_hole_without_its_line_stands_before_the_next_one() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    log(&database, id).await;
+    store(&database, id, 4, "function", 8, &["i", "j"]).await;
+    let time = |milliseconds| (at(0) + TimeDelta::milliseconds(milliseconds)).timestamp_nanos_opt();
+    let gaps = json!([
+        {"from": time(5000), "to": time(5500), "reason": "rotation", "cut": true},
+        {"from": time(7000), "to": time(9000), "reason": "rotated_away", "cut": true},
+    ]);
+    has_gaps(&database, id, "function", gaps).await;
+    let mark = |reason: &str, from: &str, to: &str| {
+        let times = format!("2026-01-02T03:04:{from}0000006Z and 2026-01-02T03:04:{to}0000006Z");
+        format!("--- octopus: lines are or may be missing ({reason}) between {times} ---")
+    };
+    let hole = mark("rotation", "05.00", "05.50");
+    let later = mark("rotated_away", "07.00", "09.00");
+    for (query, expected) in [
+        (
+            "?marks=true&limit=7&container=function",
+            format!("a one\nb two\ne one\nf two\n{hole}\ng ONE\nh\ni\n"),
+        ),
+        ("?marks=true&after=3.2&limit=1", format!("{hole}\ng ONE\n")),
+        ("?marks=true&after=3.2&limit=1&follow=true", format!("{hole}\ng ONE\n")),
+        ("?marks=true&after=3.1&limit=1", "f two\n".to_owned()),
+        ("?marks=true&after=3.3&limit=1", "h\n".to_owned()),
+        ("?marks=true&grep=h", format!("{hole}\nh\n{later}\n")),
+    ] {
+        assert_eq!(read(&api, id, query, "text/plain").await.text(), expected, "{query}");
+    }
+    let story = format!("/api/v1/processes/{id}/story");
+    let story = api.read_as(&story, "text/plain").await;
+    assert_eq!(story.matches(&format!("f two\n{hole}\n")).count(), 1, "{story}");
+}
+
 #[tokio::test]
 async fn the_end_of_a_log_that_outlives_its_chunks_can_be_searched() {
     let database = Database::new().await;
@@ -244,6 +282,9 @@ async fn the_end_of_a_log_that_outlives_its_chunks_can_be_searched() {
         ("?grep=one&tail=1", "c", "0.3"),
         ("?since=2026-01-02T03:04:01Z", "bc", "0.3"),
         ("?grep=one&after=0.1", "c", "0.3"),
+        ("?container=function", "abc", "0.3"),
+        ("?container=function&grep=one&tail=1", "c", "0.3"),
+        ("?container=side", "", "0.3"),
     ] {
         let answer = read(&api, id, query, "text/plain").await;
         let first: String = answer.text().lines().filter_map(|line| line.chars().next()).collect();
@@ -253,6 +294,37 @@ async fn the_end_of_a_log_that_outlives_its_chunks_can_be_searched() {
             "{query}"
         );
     }
+}
+
+/// Which of several containers it is of is known by its last line.
+#[tokio::test]
+async fn the_end_of_a_log_that_outlives_its_chunks_is_of_one_container() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let id = process(&api).await;
+    store(&database, id, 1, "side", 0, &["a", "b"]).await;
+    store(&database, id, 2, "function", 2, &["c", "d"]).await;
+    sqlx::raw_sql(
+        "update log_stream s set last_at = c.last_at from log_chunk c where c.container = s.container;
+         insert into log_kept (function_name, process_id, data) select 'hello', process_id, data from log_chunk where seq = 2;
+         delete from log_chunk",
+    )
+    .execute(&database.owner)
+    .await
+    .unwrap();
+    let shown = async |container: &str| {
+        let query = format!("?container={container}");
+        read(&api, id, &query, "text/plain").await.text()
+    };
+    assert_eq!(
+        (shown("function").await.as_str(), shown("side").await.as_str()),
+        ("c\nd\n", "")
+    );
+    sqlx::raw_sql("update log_stream set last_at = last_at + interval '1 second'")
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    assert_eq!(shown("function").await, "", "nobody knows whose it is");
 }
 
 #[tokio::test]

@@ -124,6 +124,50 @@ async fn the_time_of_the_holes_on_record_is_known_to_the_next_reader() {
     assert_eq!(missed().await, 22);
 }
 
+/// A container was started again and again while no manager was there: its node has the logs of the last two runs.
+#[tokio::test]
+async fn runs_that_nobody_read_are_on_record() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    writer.print(&lines(0..1)).await;
+    let run = |restart| StreamKey {
+        restart,
+        ..first_run(process)
+    };
+    let stored = async || {
+        let rows: Vec<(i32, Option<String>, Option<String>, serde_json::Value)> =
+            sqlx::query_as("select restart, seal, seal_reason, gaps from log_stream order by restart")
+                .fetch_all(&database.owner)
+                .await
+                .unwrap();
+        rows.into_iter()
+            .map(|(restart, seal, why, gaps)| (restart, seal.zip(why), gaps.as_array().unwrap().len()))
+            .collect::<Vec<_>>()
+    };
+    let (open, unread) = (None, Some(("gap".to_owned(), "restarted".to_owned())));
+    for restart in [4, 3] {
+        opened(&database.manager, &watch, process, &run(restart)).await;
+    }
+    let expected = vec![
+        (0, open.clone(), 0),
+        (1, unread.clone(), 1),
+        (2, unread.clone(), 1),
+        (3, open.clone(), 0),
+        (4, open.clone(), 0),
+    ];
+    assert_eq!(stored().await, expected);
+    opened(&database.manager, &watch, process, &run(4)).await;
+    opened(&database.manager, &watch, process, &run(5)).await;
+    assert_eq!(stored().await.len(), 6);
+    // Of very many the newest.
+    opened(&database.manager, &watch, process, &run(1000)).await;
+    let all = stored().await;
+    assert_eq!(
+        (all.len(), &all[6], &all[106]),
+        (107, &(899, unread, 1), &(1000, open, 0))
+    );
+}
+
 #[tokio::test]
 async fn the_newest_file_of_which_nothing_is_doubtful_is_known_to_the_next_reader() {
     let (database, watch, process) = prepared().await;

@@ -5,8 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use octopus_shared::db::view::{self, ChunkFilter, LogChunk};
+use octopus_shared::db::view::{self, ChunkFilter, LogChunk, PodView};
 use octopus_shared::log::Cursor;
+use octopus_shared::process::ProcessState;
+use octopus_shared::reason;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -219,16 +221,29 @@ impl Ending {
     pub(super) async fn of(app: &App, process: Uuid) -> Result<Self, sqlx::Error> {
         let streams = view::log_streams(&app.pool, process).await?;
         let gaps = streams.iter().flat_map(Gap::at_end_of).collect();
-        let process = view::process(&app.pool, process).await?;
-        Ok(Self {
-            gaps,
-            end: process.map(|process| End {
-                state: process.summary.state,
-                complete: streams.iter().all(|stream| stream.seal.as_deref() == Some("complete")),
-                streams,
-            }),
-        })
+        let Some(process) = view::process(&app.pool, process).await? else {
+            return Ok(Self { gaps, end: None });
+        };
+        let complete = match (streams.as_slice(), process.pods.as_slice()) {
+            // Nobody has seen a pod: there may have been one if its objects were made.
+            ([], []) => view::manifest(&app.pool, process.summary.id).await?.flatten().is_none(),
+            ([], pods) => pods.iter().all(has_never_run),
+            (streams, _) => streams.iter().all(|stream| stream.seal.as_deref() == Some("complete")),
+        };
+        let end = End {
+            state: process.summary.state,
+            complete,
+            streams,
+        };
+        Ok(Self { gaps, end: Some(end) })
     }
+}
+
+/// Whether it is known that no container of a pod has run. One that was seen to wait may have run later, and nobody was there.
+fn has_never_run(pod: &PodView) -> bool {
+    let why = pod.reason.as_deref();
+    let was_not_made = reason::OF_IMAGES.iter().any(|reason| Some(reason.id) == why);
+    pod.state == ProcessState::Failed.as_str() && (was_not_made || why == Some(reason::NODE_REFUSED.id))
 }
 
 #[cfg(test)]

@@ -92,12 +92,25 @@ fn gaps(value: &serde_json::Value) -> impl Iterator<Item = log::Gap> {
     all.iter().filter_map(|gap| serde_json::from_value(gap.clone()).ok())
 }
 
+/// Which of these lines, by their times, a hole is shown before: the one with just the time at which it ends. A node may have joined
+/// that one to the line before, without its time: then the first later one behind a line that came before the end. None: neither
+/// is among them.
+fn line_after(gap: &log::Gap, times: &[Option<i64>]) -> Option<usize> {
+    let exact = times.iter().position(|at| *at == gap.to);
+    exact.or_else(|| {
+        let mut lines = times.iter().enumerate();
+        lines.find(|(_, at)| (gap.from..gap.to).contains(*at))?;
+        lines.find(|(_, at)| **at > gap.to).map(|(index, _)| index)
+    })
+}
+
 /// The end of a log that cannot grow any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct End {
     /// The process's last state.
     pub(crate) state: ProcessState,
-    /// Whether every byte that was printed is stored: no stream has a gap or was cut.
+    /// Whether it is known that every byte that was printed is stored: no stream has a gap or was cut, and without any stream
+    /// no container can have run.
     pub(crate) complete: bool,
     /// The streams and their seals.
     pub(crate) streams: Vec<LogStreamView>,
@@ -175,24 +188,18 @@ impl Lines {
 
     /// The lines, and the holes between them. A hole is shown whether or not the line after it is wanted.
     pub(crate) fn entries(&self) -> Vec<Entry<'_>> {
-        let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(|gap| gap.to.is_some()).collect();
-        if gaps.is_empty() {
+        let holes = self.holes();
+        if holes.is_empty() {
             return self.printed().map(Entry::Line).collect();
         }
         let mut entries = Vec::new();
         if !self.filter.wants_chunk(&self.chunk) {
             return entries;
         }
-        let mut before = None;
-        for (index, line) in self.chunk.text.lines().enumerate().take(self.until) {
-            let time = line.at.timestamp_nanos_opt();
-            let is_first = time != before;
-            before = time;
-            if index < self.from {
-                continue;
-            }
+        let lines = self.chunk.text.lines().enumerate();
+        for (index, line) in lines.take(self.until).skip(self.from) {
             let mut partial = false;
-            for gap in gaps.iter().filter(|gap| is_first && gap.to == time) {
+            for (_, gap) in holes.iter().filter(|(after, _)| *after == index) {
                 partial |= gap.cut;
                 if self.filter.wants_time(line.at) {
                     entries.push(Entry::Gap(Gap {
@@ -208,6 +215,27 @@ impl Lines {
             }
         }
         entries
+    }
+
+    /// The holes in the chunk, each with the number of the line that it is shown before.
+    fn holes(&self) -> Vec<(usize, log::Gap)> {
+        let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(|gap| gap.to.is_some()).collect();
+        if gaps.is_empty() {
+            return Vec::new();
+        }
+        let lines = self.chunk.text.lines();
+        let times: Vec<Option<i64>> = lines.map(|line| line.at.timestamp_nanos_opt()).collect();
+        let holes = gaps.into_iter();
+        holes
+            .filter_map(|gap| line_after(&gap, &times).map(|line| (line, gap)))
+            .collect()
+    }
+
+    /// Whether there are holes between them.
+    pub(super) fn have_holes(&self) -> bool {
+        self.holes()
+            .iter()
+            .any(|(line, _)| (self.from..self.until).contains(line))
     }
 
     /// A line with where and when it was printed.
@@ -229,5 +257,41 @@ impl Lines {
     /// The place after so many lines of the chunk.
     pub(crate) fn place(&self, lines: usize) -> Cursor {
         self.chunk.span.place(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_stands_before_the_line_with_its_time_and_else_before_a_later_one() {
+        for (times, from, to, expected) in [
+            (&[1, 3, 5][..], Some(1), 3, Some(1)),
+            (&[1, 3, 3], Some(1), 3, Some(1)),
+            (&[3, 5], Some(1), 3, Some(0)),
+            // Its line has no time of its own.
+            (&[1, 2, 5, 6], Some(2), 4, Some(2)),
+            (&[1, 2, 5, 6], None, 4, Some(2)),
+            // A later line of the file before came first.
+            (&[2, 5, 4, 6], Some(2), 4, Some(2)),
+            (&[2, 5, 3, 6], Some(3), 4, Some(3)),
+            // The clock was set back.
+            (&[7, 9, 2, 5], Some(2), 4, Some(3)),
+            (&[1, 9], Some(2), 4, None),
+            // It is in another chunk, or between two.
+            (&[5, 6], Some(2), 4, None),
+            (&[2, 3], Some(2), 4, None),
+            // The rest of a line.
+            (&[1, 5], Some(4), 4, None),
+        ] {
+            let gap = log::Gap {
+                from,
+                to: Some(to),
+                ..log::Gap::default()
+            };
+            let times: Vec<_> = times.iter().copied().map(Some).collect();
+            assert_eq!(line_after(&gap, &times), expected, "{times:?} {from:?} {to}");
+        }
     }
 }

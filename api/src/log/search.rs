@@ -82,11 +82,11 @@ pub(super) async fn forward(
             left -= count;
             place = lines.place(stopped);
             bytes += if count > 0 { lines.chunk.text.size() } else { 0 };
-            // A chunk without a line that is wanted may have a hole that is to be shown.
-            found.push(Lines {
+            let lines = Lines {
                 until: stopped,
                 ..lines
-            });
+            };
+            keep(&mut found, lines, count);
             if left == 0 || bytes >= FOUND || budget.is_spent() {
                 break;
             }
@@ -101,6 +101,14 @@ pub(super) async fn forward(
         more: place < end,
         place,
     })
+}
+
+/// Keeps lines of a chunk, of which `count` are wanted, if anything is to be shown of them.
+fn keep(found: &mut Vec<Lines>, lines: Lines, count: usize) {
+    // What was dropped before the first one is shown, and holes stand also where no line is wanted.
+    if found.is_empty() || count > 0 || lines.have_holes() {
+        found.push(lines);
+    }
 }
 
 /// The place before the last `tail` lines that a filter wants, or how far back was looked.
@@ -175,28 +183,59 @@ mod tests {
         assert!(late.is_spent());
     }
 
+    /// Lines, all of the first nanosecond.
+    fn chunk(contents: &[&str]) -> LogChunk {
+        let mut data = Vec::new();
+        for content in contents {
+            push_line(&mut data, chrono::DateTime::from_timestamp_nanos(1), content.as_bytes());
+        }
+        LogChunk {
+            span: Span {
+                seq: 1,
+                lines: i32::try_from(contents.len()).unwrap(),
+                parts: None,
+            },
+            pod_uid: String::new(),
+            container: String::new(),
+            restart: 0,
+            attempt: 1,
+            text: Text::plain(data),
+            gaps: serde_json::json!([]),
+        }
+    }
+
+    #[test]
+    fn what_has_nothing_to_show_is_not_kept() {
+        let filter = Arc::new(Filter::new(ChunkFilter::default(), Some("x"), None).unwrap());
+        let hole = LogChunk {
+            gaps: serde_json::json!([{"from": 0, "to": 1, "reason": "rotation"}]),
+            ..chunk(&["hole"])
+        };
+        let mut found = Vec::new();
+        for chunk in [
+            chunk(&["first"]),
+            chunk(&["a"]),
+            chunk(&["b", "x"]),
+            hole,
+            chunk(&["c"]),
+        ] {
+            let lines = Lines {
+                chunk: Arc::new(chunk),
+                from: 0,
+                until: usize::MAX,
+                filter: filter.clone(),
+            };
+            let (count, _) = lines.count(usize::MAX);
+            keep(&mut found, lines, count);
+        }
+        let first = |lines: &Lines| lines.chunk.text.lines().next().unwrap().content.to_vec();
+        let kept: Vec<_> = found.iter().map(first).collect();
+        assert_eq!(kept, [b"first".as_slice(), b"b", b"hole"]);
+    }
+
     #[test]
     fn the_last_lines_are_found_across_chunks() {
         let filter = Filter::new(ChunkFilter::default(), Some("x"), None).unwrap();
-        let chunk = |contents: &[&str]| {
-            let mut data = Vec::new();
-            for content in contents {
-                push_line(&mut data, chrono::DateTime::from_timestamp_nanos(1), content.as_bytes());
-            }
-            LogChunk {
-                span: Span {
-                    seq: 1,
-                    lines: i32::try_from(contents.len()).unwrap(),
-                    parts: None,
-                },
-                pod_uid: String::new(),
-                container: String::new(),
-                restart: 0,
-                attempt: 1,
-                text: Text::plain(data),
-                gaps: serde_json::json!([]),
-            }
-        };
         let mut left = 3;
         assert_eq!(
             start_of_last(&chunk(&["x", "a", "x", "b"]), 9, &mut left, &filter),

@@ -31,7 +31,7 @@ pub(crate) struct Selection {
     pub(crate) after: Option<Cursor>,
     /// Of those, the last so many.
     pub(crate) tail: Option<i64>,
-    /// Of those, the first so many.
+    /// Of those, the first so many. An answer that follows ends behind them.
     pub(crate) limit: Option<i64>,
     /// Whether to go on with what is printed next.
     pub(crate) follow: bool,
@@ -57,6 +57,8 @@ pub(crate) struct Source {
     /// What a search found: all that is sent, then.
     found: Option<Vec<Lines>>,
     filter: Arc<Filter>,
+    /// How many lines a follower still gets. None: all.
+    left: Option<usize>,
     /// Nothing could come any more before the lines were looked for.
     ended: bool,
     /// Whether it is said when all that is stored was sent.
@@ -89,6 +91,7 @@ impl Source {
             kept,
             found: None,
             filter: wanted.filter.clone(),
+            left: None,
             ended: progress.has_ended(),
             says_rests: false,
         };
@@ -108,7 +111,12 @@ impl Source {
                 None => search::tail(&app.pool, process, end, as_usize(count), filter).await?,
             };
         }
-        if !wanted.follow && !self.filter.is_all() {
+        if wanted.follow {
+            // Counted as they are sent: not all of them need be stored yet.
+            self.left = wanted.limit.map(as_usize);
+            return Ok(self);
+        }
+        if !self.filter.is_all() {
             self.search(app, end, wanted.limit).await?;
             return Ok(self);
         }
@@ -121,7 +129,7 @@ impl Source {
             }
             (None, _) => None,
         };
-        self.until = cut.or((!wanted.follow).then_some(end.max(place)));
+        self.until = Some(cut.unwrap_or(end.max(place)));
         self.reaches_end = cut.is_none_or(|cut| cut >= end);
         Ok(self)
     }
@@ -231,7 +239,7 @@ impl Source {
         let mut seen = app.followed.join(app, self.process);
         let mut rests = !self.says_rests;
         if let Some(chunk) = self.kept.take()
-            && !send(vec![self.take(Arc::new(chunk))], sender).await
+            && (!send(vec![self.take(Arc::new(chunk))], sender).await || self.has_all())
         {
             return Ok(());
         }
@@ -278,7 +286,7 @@ impl Source {
                 let mut items = self.truncated(app, Some(&chunk)).await?;
                 self.sent = true;
                 items.push(self.take(chunk));
-                if !send(items, sender).await {
+                if !send(items, sender).await || self.has_all() {
                     return Ok(());
                 }
             }
@@ -332,15 +340,24 @@ impl Source {
 
     /// The part of a chunk that was asked for and not sent yet.
     fn take(&mut self, chunk: Arc<LogChunk>) -> Item {
-        let from = chunk.span.index(self.place);
-        let until = self.until.map_or(usize::MAX, |until| chunk.span.index(until));
-        self.place = chunk.span.end();
-        Item::Lines(Lines {
+        let mut lines = Lines {
+            from: chunk.span.index(self.place),
+            until: self.until.map_or(usize::MAX, |until| chunk.span.index(until)),
             chunk,
-            from,
-            until,
             filter: self.filter.clone(),
-        })
+        };
+        if let Some(left) = &mut self.left {
+            let (count, stopped) = lines.count(*left);
+            *left -= count;
+            lines.until = stopped;
+        }
+        self.place = lines.chunk.span.end();
+        Item::Lines(lines)
+    }
+
+    /// Whether a follower has as many lines as it asked for.
+    fn has_all(&self) -> bool {
+        self.left == Some(0)
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Wanted {
     /// Go on with what is printed next, until the process is gone and its logs are read to the end. Default: true for
     /// server-sent events, else false.
     follow: Option<bool>,
-    /// At most so many lines, 1 to 1000000. All, when it is left out.
+    /// At most so many lines, 1 to 1000000; an answer that follows ends behind them, without `end`. All, when it is left out.
     #[param(minimum = 1, maximum = 1_000_000)]
     limit: Option<i64>,
     /// Only lines that the node received at this time or later: RFC 3339.

@@ -10,6 +10,12 @@ use octopus_shared::reason::{self, Reason};
 use super::object::CONTAINER;
 use super::{label, why};
 
+/// What a kubelet says of a container that its node has lost.
+pub const FORGOTTEN: &str = "ContainerStatusUnknown";
+
+/// Shells and runtimes tell the end by a signal as 128 and its number; those of Linux end here, signal(7).
+const LAST_SIGNAL: i32 = 64;
+
 /// Folds a pod. None: it lacks what every pod of ours has, so it is not one.
 pub fn fold(pod: &Pod, gone: bool) -> Option<PodObservation> {
     let metadata = &pod.metadata;
@@ -113,7 +119,7 @@ pub fn has_id(id: &Option<String>) -> bool {
 
 /// The exit code, unless the kubelet made it up.
 fn exit_code(terminated: &ContainerStateTerminated) -> Option<i32> {
-    (terminated.reason.as_deref() != Some("ContainerStatusUnknown")).then_some(terminated.exit_code)
+    (terminated.reason.as_deref() != Some(FORGOTTEN)).then_some(terminated.exit_code)
 }
 
 fn verdict(pod: &Pod, phase: &str) -> Verdict {
@@ -154,6 +160,7 @@ fn verdict(pod: &Pod, phase: &str) -> Verdict {
                 exit_code: terminated.as_ref().and_then(exit_code),
                 ..Verdict::because(ProcessState::Failed, why, why::words_of_node(&status))
             },
+            (None, Some(terminated)) if was_ended_by_deletion(pod, terminated) => deleted(ended(terminated)),
             (None, Some(terminated)) => ended(terminated),
             // Ended with its pod, and its node lost sight of it.
             (None, None) if pod.metadata.deletion_timestamp.is_some() && is_out_of_sight(&state) => Verdict::because(
@@ -174,6 +181,33 @@ fn is_out_of_sight(state: &ContainerState) -> bool {
     matches!(waiting, None | Some("ContainerCreating" | "PodInitializing"))
 }
 
+/// Whether a container ended after its pod was deleted. Who deletes a pod that has ended gives it no time.
+fn was_ended_by_deletion(pod: &Pod, terminated: &ContainerStateTerminated) -> bool {
+    let grace = pod.metadata.deletion_grace_period_seconds.filter(|grace| *grace > 0);
+    let until = pod
+        .metadata
+        .deletion_timestamp
+        .as_ref()
+        .map(|until| utc(until).timestamp());
+    let finished = terminated.finished_at.as_ref().map(|at| utc(at).timestamp());
+    let deleted = until.zip(grace).map(|(until, grace)| until - grace);
+    finished
+        .zip(deleted)
+        .is_some_and(|(finished, deleted)| finished >= deleted)
+}
+
+/// The end of a container whose pod somebody deleted. What says more than that it was told to end remains.
+fn deleted(ended: Verdict) -> Verdict {
+    match (ended.reason, &ended.message) {
+        (Some(reason::SIGNAL | reason::EXIT_CODE), Some(words)) => Verdict {
+            reason: Some(reason::DELETED_BY_OTHER),
+            message: Some(format!("the pod was deleted: {words}")),
+            ..ended
+        },
+        _ => ended,
+    }
+}
+
 fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &ContainerState) -> Verdict {
     if let Some(waiting) = &state.waiting {
         let mut verdict = waits(waiting.reason.as_deref(), waiting.message.as_deref());
@@ -181,7 +215,7 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
             .and_then(|function| function.last_state.as_ref())
             .and_then(|last| last.terminated.as_ref());
         if let (Some(reason::CRASH_LOOP), Some(last)) = (verdict.reason, last) {
-            let last = ended(last);
+            let last = ended_early(last);
             verdict.exit_code = last.exit_code;
             verdict.message = last.message.map(of_last_run);
             // Whatever says more than that it ends again and again.
@@ -194,11 +228,19 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         }
         return verdict;
     }
-    if let Some(terminated) = &state.terminated {
-        return Verdict {
-            state: ProcessState::Failing,
-            ..ended(terminated)
-        };
+    let is_task = label::kind_of(&pod.metadata) == Some(ProcessKind::Task.as_str());
+    match &state.terminated {
+        // Its phase says so a moment later.
+        Some(terminated) if is_task && ended(terminated).state == ProcessState::Succeeded => {
+            return Verdict::plain(ProcessState::Running);
+        }
+        Some(terminated) => {
+            return Verdict {
+                state: ProcessState::Failing,
+                ..ended_early(terminated)
+            };
+        }
+        None => {}
     }
     if why::is_out_of_reach(pod.spec.as_ref(), status) {
         return Verdict::because(
@@ -207,7 +249,7 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
             "its node has stopped answering",
         );
     }
-    if label::kind_of(&pod.metadata) == Some(ProcessKind::Task.as_str()) {
+    if is_task {
         // Without a probe Kubernetes calls every running container ready; a task has nothing to be ready for.
         return Verdict::plain(ProcessState::Running);
     }
@@ -239,7 +281,7 @@ fn started_again(function: Option<&Status>) -> Verdict {
     let last = function
         .and_then(|function| function.last_state.as_ref())
         .and_then(|last| last.terminated.as_ref());
-    let last = last.map_or(Verdict::plain(ProcessState::Running), ended);
+    let last = last.map_or(Verdict::plain(ProcessState::Running), ended_early);
     Verdict {
         message: last.message.map(of_last_run),
         ..last
@@ -294,10 +336,9 @@ fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
 /// A container that has ended, whatever will become of its pod.
 fn ended(terminated: &ContainerStateTerminated) -> Verdict {
     let code = exit_code(terminated);
-    let signal = terminated
-        .signal
-        .filter(|signal| *signal > 0)
-        .or(code.filter(|code| *code > 128).map(|code| code - 128));
+    let signal = terminated.signal.filter(|signal| *signal > 0).or(code
+        .map(|code| code - 128)
+        .filter(|signal| (1..=LAST_SIGNAL).contains(signal)));
     let (reason, message) = match (terminated.reason.as_deref(), signal, code) {
         (Some("OOMKilled"), ..) => (reason::OOM_KILLED, "it used more memory than its limit".to_owned()),
         // The starter's last words.
@@ -324,6 +365,18 @@ fn ended(terminated: &ContainerStateTerminated) -> Verdict {
         reason: Some(reason),
         message: Some(message),
         exit_code: code,
+    }
+}
+
+/// The end of a container that was to go on: to end well is not to do what is wanted.
+fn ended_early(terminated: &ContainerStateTerminated) -> Verdict {
+    let ended = ended(terminated);
+    if ended.state != ProcessState::Succeeded {
+        return ended;
+    }
+    Verdict {
+        exit_code: ended.exit_code,
+        ..Verdict::because(ProcessState::Failed, reason::EXIT_CODE, "it ended with exit code 0")
     }
 }
 

@@ -17,7 +17,7 @@ use crate::image::BuildLog;
 const BEGINNING: usize = 160 << 10;
 /// and of its end. Together with the time of each line they stay below the 256 KiB that a row takes.
 const END: usize = 64 << 10;
-/// Bytes of a line that are kept.
+/// Bytes of a line: a longer one becomes several.
 const LINE: usize = 8 << 10;
 /// Between two looks at whether there is more to store.
 const SHOWN_EVERY: Duration = Duration::from_millis(500);
@@ -103,7 +103,13 @@ impl BuildLog for Log {
     fn line(&self, line: &str) {
         let mut text = self.lock();
         for line in line.lines() {
-            text.push(stamped(line));
+            let mut rest = line;
+            while rest.len() > LINE {
+                let (piece, following) = rest.split_at(rest.floor_char_boundary(LINE));
+                text.push(stamped(piece));
+                rest = following;
+            }
+            text.push(stamped(rest));
         }
     }
 }
@@ -125,8 +131,7 @@ impl Text {
 /// A line after its time. Postgres' text has no NUL.
 fn stamped(line: &str) -> String {
     let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-    let kept = &line[..line.floor_char_boundary(LINE)];
-    format!("{at} {}\n", kept.replace('\0', "\u{fffd}"))
+    format!("{at} {}\n", line.replace('\0', "\u{fffd}"))
 }
 
 #[cfg(test)]
@@ -151,13 +156,24 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_line_nothing_is_lost() {
+        let log = Log::default();
+        let long = format!("{}\u{e9}{}", "x".repeat(LINE - 1), "y".repeat(LINE));
+        log.line(&long);
+        log.end();
+        let lines = lines(&log);
+        let sizes: Vec<usize> = lines.iter().map(String::len).collect();
+        assert_eq!((sizes, lines.concat()), (vec![LINE - 1, LINE, 2], long));
+    }
+
+    #[test]
     fn of_a_long_log_the_beginning_and_the_end_are_kept() {
         let log = Log::default();
         for number in 0..20_000 {
             log.line(&format!("line {number}"));
         }
         let beginning = log.text();
-        log.line(&"x".repeat(LINE * 2));
+        log.line(&"x".repeat(LINE));
         log.end();
         let (text, lines) = (log.text(), lines(&log));
         assert!(

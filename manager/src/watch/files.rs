@@ -47,6 +47,8 @@ pub(crate) struct Files {
     rested: VecDeque<i64>,
     /// Heads that the stream has gone or will go on to, and may have missed the end of the file before.
     unproven: VecDeque<i64>,
+    /// Those of them whose line the stream has shown.
+    shown: VecDeque<i64>,
     /// Heads before which there may be files that nobody has seen.
     doubtful: VecDeque<i64>,
     /// For longer than a file lasts nobody has looked.
@@ -114,6 +116,9 @@ impl Files {
             remember(&mut self.rested, at, REMEMBERED);
         }
         remember(&mut self.recent, at, RECENT);
+        if self.unproven.contains(&at) {
+            remember(&mut self.shown, at, REMEMBERED);
+        }
         if self.sparse.back().is_none_or(|last| at - last >= SPARSE) {
             remember(&mut self.sparse, at, REMEMBERED_SPARSE);
         }
@@ -147,6 +152,9 @@ impl Files {
         // The first one that is learned of a stream is that of the file in which it was opened.
         if !self.heads.is_empty() {
             remember(&mut self.unproven, head, REMEMBERED);
+            if self.recent.contains(&head) {
+                remember(&mut self.shown, head, REMEMBERED);
+            }
             self.bytes = 0;
         } else {
             self.current = Some(head);
@@ -192,15 +200,11 @@ impl Files {
         self.recent.back().is_some_and(|last| at + LATE < *last)
     }
 
-    /// Whether the stream has come past the beginning of this file. `late`: by how much lines of the file before may be later.
-    fn is_past(&self, head: i64, late: i64) -> bool {
-        self.recent.contains(&head) || self.recent.back().is_some_and(|last| *last >= head + late)
-    }
-
     /// Whether the newest file is another one than the stream is in, the very next. `head`: None when nothing is in it yet.
     pub(crate) fn is_next(&self, head: Option<i64>) -> bool {
         let Some(last) = self.recent.back() else { return false };
-        head.is_none_or(|head| !self.is_past(head, SKEW) && head < last + ROUND)
+        let is_past = |head| self.recent.contains(&head) || *last >= head + SKEW;
+        head.is_none_or(|head| !is_past(head) && head < last + ROUND)
     }
 
     /// The latest line that is known to be earlier: the very last one, if it came lately.
@@ -218,9 +222,12 @@ impl Files {
             .map_or(head, |(_, next)| *next)
     }
 
-    /// Heads that the stream has come past. `over`: nothing more comes.
+    /// Heads that the stream has come past, by their line or by one that is later than those of the file before are. `over`: nothing
+    /// more comes. Asked after each piece of a stream, which must not be slow when it lags.
     fn passed(&self, over: bool) -> impl Iterator<Item = &i64> {
-        let is_passed = move |head: &&i64| over || self.is_past(**head, LATE);
+        let last = self.recent.back();
+        let is_passed =
+            move |head: &&i64| over || self.shown.contains(*head) || last.is_some_and(|last| *last >= **head + LATE);
         self.unproven.iter().take_while(is_passed)
     }
 
@@ -297,6 +304,11 @@ pub(crate) fn before_first(run: Unread) -> Option<Option<Gap>> {
         estimated_bytes: Some(estimated as i64),
         ..Gap::default()
     }))
+}
+
+/// Whether a log covers so much time that its beginning has been judged ([`before_first`]).
+pub(crate) fn is_long(first: Option<i64>, latest: Option<i64>) -> bool {
+    first.zip(latest).is_some_and(|(first, latest)| latest - first >= ROUND)
 }
 
 fn remember(times: &mut VecDeque<i64>, time: i64, many: usize) {

@@ -15,6 +15,7 @@ use super::reader::{self, Found, Reader};
 use super::share::Shares;
 use super::writer::{self, Said};
 use super::{Watching, spooled};
+use crate::cluster::state;
 use crate::spool::{Queue, Spool};
 
 /// Chunks on their way to Postgres at most; readers wait beyond that.
@@ -23,7 +24,7 @@ const QUEUE: usize = 256;
 const AT_ONCE: usize = 64;
 
 /// A container that runs for so long and of which nothing was read has printed much, if it prints much.
-const A_WHILE: TimeDelta = TimeDelta::seconds(5);
+pub(super) const A_WHILE: TimeDelta = TimeDelta::seconds(5);
 
 /// What is read beside a long replay is spooled behind it. When only so much is left, those who read are replaced.
 const LITTLE: u64 = 4 << 20;
@@ -170,11 +171,12 @@ impl Logs {
     }
 }
 
-/// Those whose logs a node may have: of each container the current run and the one before it. Older ones can only be recorded as
-/// missing.
+/// Those whose logs a node may have: of each container the current run and the one before it. Older ones are put on record as missing
+/// when these are opened. What a node has lost has run all the same.
 fn streams_of(pod: &PodObservation) -> impl Iterator<Item = (OpenStream, Found)> {
     pod.containers.iter().flat_map(move |container| {
-        let newest = container.restart_count - i32::from(container.started_at.is_none());
+        let has_run = container.started_at.is_some() || container.reason.as_deref() == Some(state::FORGOTTEN);
+        let newest = container.restart_count - i32::from(!has_run);
         let found = match container.started_at {
             Some(at) if container.state == "running" && Utc::now() - at < A_WHILE => Found::Begun,
             Some(_) if container.state == "running" => Found::Running,

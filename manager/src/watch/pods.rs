@@ -113,7 +113,7 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
     });
     let events = select(pods, select_all(warnings)).ready_chunks(BATCH);
     pin_mut!(events);
-    let mut listed = HashSet::new();
+    let (mut listed, mut known_before) = (HashSet::new(), None);
     let mut next_list = Instant::now() + LIST_EVERY;
     let mut revived = cluster.revived();
     loop {
@@ -147,7 +147,11 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 }
             };
             match event {
-                Ok(Event::Init) => listed.clear(),
+                Ok(Event::Init) => {
+                    listed.clear();
+                    // Before the list: what appears while it is taken is not missing.
+                    known_before = known(watching).await;
+                }
                 Ok(Event::InitApply(pod)) => {
                     listed.extend(pod.metadata.uid.clone());
                     looks.extend(state::fold(&pod, false));
@@ -157,7 +161,9 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 Ok(Event::InitDone) => {
                     watching.context.health.set_cluster(true);
                     observe(watching, logs, seen, std::mem::take(&mut looks)).await;
-                    mark_missing(watching, logs, seen, &listed).await;
+                    if let Some(known) = known_before.take() {
+                        gone(watching, logs, seen, known.difference(&listed).cloned().collect()).await;
+                    }
                 }
                 // An error is an item, not the end: the watcher lists again, after its backoff or ours.
                 Err(error) => {
@@ -193,12 +199,6 @@ async fn known(watching: &Watching) -> Option<HashSet<String>> {
     let rows = report::live_pods(&watching.context.pool, &watching.watch).await;
     let rows = watching.written(rows.map_err(Into::into))?;
     Some(rows.into_iter().map(|(uid, _)| uid).collect())
-}
-
-async fn mark_missing(watching: &Watching, logs: &Logs, seen: &mut Seen, listed: &HashSet<String>) {
-    if let Some(known) = known(watching).await {
-        gone(watching, logs, seen, known.difference(listed).cloned().collect()).await;
-    }
 }
 
 async fn gone(watching: &Watching, logs: &Logs, seen: &mut Seen, missing: Vec<String>) {

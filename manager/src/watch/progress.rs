@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use octopus_shared::db::report::{Opened, StreamCursor};
 use octopus_shared::log::Gap;
 use tokio::time::Instant;
@@ -11,6 +12,7 @@ use super::chunk::NextFile;
 use super::files::{self, Files, Unread};
 use super::flow::Flow;
 use super::line::Stamped;
+use super::logs::A_WHILE;
 use super::reader::Found;
 
 /// Kubelets tell again within this time what the API server did not take: every 10 s.
@@ -42,19 +44,23 @@ pub(super) struct Progress {
     pub(super) doubted: bool,
     /// When the node first answered with the log, by this machine's clock: nanoseconds since 1970.
     pub(super) attached: Option<i64>,
-    /// The timestamp of the first line of all, if this reader read it.
+    /// The timestamp of the first line of all.
     pub(super) first: Option<i64>,
     /// It may have printed before anybody read it.
     unread: bool,
+    /// When an earlier reader began to read what is stored.
+    since: Option<i64>,
 }
 
 impl Progress {
     pub(super) fn new(opened: Opened, found: Found) -> Self {
         Self {
             doubted: !matches!(found, Found::Begun | Found::Running),
-            unread: found != Found::Begun && opened.cursor.lines == 0,
+            unread: found != Found::Begun && !files::is_long(opened.cursor.first, opened.cursor.latest),
+            since: opened.since.filter(|_| opened.cursor.lines > 0),
             flow: Flow::resumed(&opened),
             files: Files::resumed(opened.head, opened.cursor.time),
+            first: opened.cursor.first,
             cursor: opened.cursor,
             spooled_by: opened.spooled_by,
             gaps: Vec::new(),
@@ -65,7 +71,6 @@ impl Progress {
             hurried: None,
             away: None,
             attached: None,
-            first: None,
         }
     }
 
@@ -91,7 +96,8 @@ impl Progress {
     /// Puts on record that the first lines may have been rotated away before anybody read them. `began`: when the run did; `until`:
     /// for how long it has gone on, up to its last line where that is None; nanoseconds since 1970. `over`: nothing more comes.
     pub(super) fn note_beginning(&mut self, began: Option<i64>, until: Option<i64>, over: bool) {
-        let (true, Some(began), Some(first), Some(attached)) = (self.unread, began, self.first, self.attached) else {
+        let attached = self.since.or(self.attached);
+        let (true, Some(began), Some(first), Some(attached)) = (self.unread, began, self.first, attached) else {
             return;
         };
         let run = Unread {
@@ -102,7 +108,10 @@ impl Progress {
             bytes: self.cursor.bytes,
             over,
         };
-        if first >= attached {
+        let was_begun = self
+            .since
+            .is_some_and(|since| TimeDelta::nanoseconds(since - began) < A_WHILE);
+        if first >= attached || was_begun {
             self.unread = false;
         } else if let Some(gap) = files::before_first(run) {
             self.unread = false;

@@ -29,6 +29,8 @@ use crate::session::jittered;
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// Between the two silent reads from which the end of a container is inferred.
 const INFER_AFTER: Duration = Duration::from_secs(2);
+/// A node ends a container within this time after its grace, even when it has much to do.
+const KILLED_WITHIN: Duration = Duration::from_secs(30);
 /// The status of a container that has ended says so within this time.
 const END_WITHIN: Duration = Duration::from_secs(2);
 /// A node that could not follow another log is not asked again before.
@@ -67,13 +69,15 @@ impl Reader {
         let mut progress = Progress::new(opened, found);
         let mut full_until = None;
         let mut shown = Some(named(followed.as_ref()));
-        let mut silent = 0;
+        let (mut silent, mut full_since) = (0, None::<Instant>);
+        // Such a log is followed to find out whether it has ended, whether there is room or not.
+        let mut ending = false;
         let mut hurries = found == Found::Running && progress.cursor.lines == 0;
         let mut span = Span::Newest;
         if found == Found::Ended {
             // The log that its node gives as the current one may be the next run's, and nothing may come of that for long.
             match self.look().await {
-                Ok(Run::Going | Run::Silent) => {}
+                Ok(Run::Going | Run::Silent { .. }) => {}
                 Ok(over) => {
                     drop(followed);
                     return self.conclude(progress, over, shown).await;
@@ -83,7 +87,7 @@ impl Reader {
         }
         loop {
             let hurried = std::mem::take(&mut hurries);
-            let mode = if followed.is_some() && !hurried {
+            let mode = if (followed.is_some() || ending) && !hurried {
                 Mode::Follow
             } else {
                 Mode::Once
@@ -129,17 +133,23 @@ impl Reader {
                 }
             };
             match run {
-                Run::Silent => {
+                Run::Silent { grace } => {
+                    ending = true;
+                    let is_quiet = progress.cursor.lines == before;
                     // A container that lives keeps a followed stream open; one that is dead ends it at once.
-                    let ended = matches!(read, Read::End | Read::NotThere)
-                        && progress.cursor.lines == before
-                        && mode == Mode::Follow;
+                    let ended = is_quiet && mode == Mode::Follow && matches!(read, Read::End | Read::NotThere);
                     silent = if ended { silent + 1 } else { 0 };
-                    if silent >= 2 {
+                    // A node that cannot follow it never says so, but has killed it by then.
+                    full_since = full_since
+                        .filter(|_| is_quiet)
+                        .or(Some(Instant::now()))
+                        .filter(|_| matches!(read, Read::NodeFull));
+                    let is_killed =
+                        full_since.is_some_and(|since| since.elapsed() > Duration::from_secs(grace) + KILLED_WITHIN);
+                    if silent >= 2 || is_killed {
                         return self.finish(progress, run, "inferred").await;
                     }
                     self.turn(&mut progress, Mode::Follow).await;
-                    followed = followed.or_else(|| self.room.clone().try_acquire_owned().ok());
                     if !self.watching.sleep(INFER_AFTER).await {
                         return;
                     }
@@ -194,9 +204,8 @@ impl Reader {
         if *shown != Some(reader) {
             let showing = report::set_reader(&self.watching.context.pool, &self.watching.watch, &self.key, reader);
             // Nothing to wait for: the log goes on, and may be spooled.
-            if let Ok(stored) = timeout(ANSWERS_WITHIN, showing).await
-                && self.watching.written(stored).is_some()
-            {
+            // Nor is it told to a database whose watch is another's by now: who spools reads on.
+            if let Ok(Ok(())) = timeout(ANSWERS_WITHIN, showing).await {
                 *shown = Some(reader);
             }
         }

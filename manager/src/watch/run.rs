@@ -9,6 +9,8 @@ use crate::cluster::state;
 /// Seconds after the end of a container in which a line may be stamped that it printed before, once its kubelet waits before it
 /// starts it again: it waits for 10 s at least. One that has not said so may start it at once, and then no line is taken for one of these.
 const WRITTEN_LATE: i64 = 5;
+/// Kubernetes' own, where a pod names none.
+const USUAL_GRACE: u64 = 30;
 
 /// What a look at the pod says about this run of the container.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,8 +26,8 @@ pub(super) enum Run {
     Previous,
     /// More than one run has followed: the node has removed its log.
     Removed,
-    /// The pod is ending and the status will not say when the container has ended (kubelets before 1.22).
-    Silent,
+    /// The pod is ending and the status will not say when the container has ended (kubelets before 1.22): its node gives it `grace` seconds.
+    Silent { grace: u64 },
     /// The pod has ended and its status does not know how the container did: its node has removed it, mostly with its log.
     Forgotten,
     /// The pod is gone, and with it its log.
@@ -78,7 +80,7 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
                 .and_then(|at| (at + written).checked_mul(1_000_000_000));
             Run::Between { until }
         }
-        (0, None) if final_phase && state.running.is_some() => Run::Silent,
+        (0, None) if final_phase && state.running.is_some() => Run::Silent { grace: grace_of(pod) },
         // The kubelet lost sight of it, and says that it is yet to be made.
         (0, None) if final_phase => Run::Forgotten,
         (0, None) => Run::Going,
@@ -87,6 +89,13 @@ pub(super) fn run_of(pod: &Pod, key: &StreamKey) -> Run {
         // one with its log.
         _ => Run::Removed,
     }
+}
+
+/// Seconds that the containers of an ending pod have to end.
+fn grace_of(pod: &Pod) -> u64 {
+    let usual = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let grace = pod.metadata.deletion_grace_period_seconds.or(usual);
+    grace.and_then(|grace| u64::try_from(grace).ok()).unwrap_or(USUAL_GRACE)
 }
 
 /// When a run began, by its pod: nanoseconds since 1970, whole seconds.
@@ -181,7 +190,7 @@ mod tests {
             ("Pending", Some((1, waiting.clone())), Run::Going),
             ("Failed", Some((1, ended.clone())), Run::Ended),
             ("Failed", Some((1, made_up)), Run::Forgotten),
-            ("Failed", Some((1, running)), Run::Silent),
+            ("Failed", Some((1, running)), Run::Silent { grace: 30 }),
             ("Failed", Some((1, waiting)), Run::Forgotten),
             ("Failed", Some((1, waits)), Run::Ended),
             ("Failed", None, Run::Forgotten),

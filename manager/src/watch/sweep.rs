@@ -71,7 +71,10 @@ async fn remove_finished(watching: &Watching) {
             .await;
         if let Err(error) = removed {
             tracing::info!(pod.name = %pod.name, error = %error, "a finished pod could not be removed yet");
-            return;
+            // One that is refused is no reason to keep the others.
+            if matches!(error, ClusterError::Away(_) | ClusterError::Busy { .. }) {
+                return;
+            }
         }
     }
 }

@@ -29,6 +29,9 @@ const OLD: i64 = 2_000_000_000;
 /// and this was not done a moment ago: the node's clock may be late.
 const HURRIES_EVERY: Duration = Duration::from_secs(60);
 
+/// Bytes of what a node says instead of a log that are shown. Its errors are longer than this only by their paths.
+const SHOWN: usize = 64;
+
 /// How a stream was opened.
 pub(super) struct Way {
     pub(super) mode: Mode,
@@ -157,7 +160,9 @@ impl<'a> Taking<'a> {
             if !is_fragment {
                 self.progress.next = self.resume.not_begun().filter(|next| next.head.is_some());
             }
-            tracing::debug!(line = %String::from_utf8_lossy(&raw.bytes), "not a line of the function");
+            // Its beginning at most: it may be half of one.
+            let beginning = &raw.bytes[..raw.bytes.len().min(SHOWN)];
+            tracing::debug!(line = %String::from_utf8_lossy(beginning), "not a line of the function");
             return Some((!is_fragment).then_some(Read::NodeFull));
         };
         if self.is_next_runs(&line) {

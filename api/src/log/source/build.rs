@@ -46,6 +46,7 @@ impl Source {
             kept: Some(chunk(&log)),
             found: None,
             filter: wanted.filter.clone(),
+            left: None,
             ended: log.succeeded.is_some(),
             says_rests: false,
         };
@@ -57,7 +58,7 @@ impl Source {
         let mut waiter = app.changes.subscribe();
         while let Some(log) = build.log(&app.pool).await? {
             if let Some(chunk) = printed(&log).filter(|chunk| chunk.span.end() > self.place)
-                && !send(vec![self.take(chunk)], sender).await
+                && (!send(vec![self.take(chunk)], sender).await || self.has_all())
             {
                 return Ok(());
             }

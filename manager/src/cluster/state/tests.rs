@@ -43,6 +43,70 @@ fn a_deleted_pod_whose_container_nobody_saw_end_was_deleted() {
     assert_eq!(pod(true, "RunContainerError"), failed("start_error"));
 }
 
+/// By hand or by a drained node, with the time that its function has to end.
+#[test]
+fn a_function_that_ended_with_its_deleted_pod_was_deleted() {
+    let pod = |code: i32, why: &str, finished: &str, grace: Option<i64>| {
+        let terminated = json!({"terminated": {"exitCode": code, "reason": why, "finishedAt": finished}});
+        let mut pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "labels": {label::PROCESS: uuid::Uuid::nil().to_string()}},
+            "spec": {"containers": [{"name": CONTAINER}]},
+            "status": with("Failed", terminated),
+        });
+        if let Some(grace) = grace {
+            pod["metadata"]["deletionTimestamp"] = "2026-01-02T03:05:30Z".into();
+            pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        }
+        let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap().verdict;
+        (seen.reason.unwrap().id, seen.message.unwrap(), seen.exit_code)
+    };
+    let (then, before) = ("2026-01-02T03:05:00Z", "2026-01-02T03:04:59Z");
+    let by_signal = "it was ended by signal 15";
+    for (code, why, finished, grace, expected, words) in [
+        (
+            143,
+            "Error",
+            then,
+            Some(30),
+            "deleted_by_other",
+            "the pod was deleted: it was ended by signal 15",
+        ),
+        (
+            1,
+            "Error",
+            then,
+            Some(30),
+            "deleted_by_other",
+            "the pod was deleted: it ended with exit code 1",
+        ),
+        (143, "Error", before, Some(30), "signal", by_signal),
+        (143, "Error", then, Some(0), "signal", by_signal),
+        (143, "Error", then, None, "signal", by_signal),
+        (
+            137,
+            "OOMKilled",
+            then,
+            Some(30),
+            "oom_killed",
+            "it used more memory than its limit",
+        ),
+    ] {
+        let seen = pod(code, why, finished, grace);
+        assert_eq!(seen, (expected, words.to_owned(), Some(code)), "{finished} {grace:?}");
+    }
+}
+
+#[test]
+fn a_task_that_has_just_ended_well_does_not_fail() {
+    let pod = json!({
+        "metadata": {"name": "hello-1", "uid": "u", "labels": {
+            label::PROCESS: uuid::Uuid::nil().to_string(), label::KIND: ProcessKind::Task.as_str()}},
+        "status": with("Running", json!({"terminated": {"exitCode": 0, "reason": "Completed"}})),
+    });
+    let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap().verdict;
+    assert_eq!(seen, Verdict::plain(ProcessState::Running));
+}
+
 #[test]
 fn every_status_has_a_meaning() {
     use ProcessState::{Failed, Failing, Running, Starting, Stopping, Succeeded};
@@ -98,6 +162,18 @@ fn every_status_has_a_meaning() {
             Failing,
             Some("exit_code"),
             Some(1),
+        ),
+        (
+            with("Running", terminated(0, "Completed")),
+            Failing,
+            Some("exit_code"),
+            Some(0),
+        ),
+        (
+            with("Failed", terminated(255, "Error")),
+            Failed,
+            Some("exit_code"),
+            Some(255),
         ),
         (with("Succeeded", terminated(0, "Completed")), Succeeded, None, Some(0)),
         (
@@ -407,7 +483,18 @@ fn a_container_that_was_started_again_says_how_the_last_run_ended() {
             None,
             None,
         ),
-        (after(json!({"exitCode": 0}), running(), false), Running, None, None),
+        (
+            after(json!({"exitCode": 0}), running(), false),
+            Running,
+            Some("exit_code"),
+            Some("the last run: it ended with exit code 0"),
+        ),
+        (
+            after(json!({"exitCode": 0}), waiting.clone(), false),
+            Failing,
+            Some("crash_loop"),
+            Some("the last run: it ended with exit code 0"),
+        ),
         (
             after(no_program, waiting, false),
             Failing,

@@ -63,7 +63,7 @@ impl Reader {
                 }
                 // What is stored was among what came: it was this run's log.
                 Read::End if !progress.missed && progress.cursor.lines > 0 => return self.seal(progress, end).await,
-                Read::End if !progress.missed && matches!(run, Run::Ended | Run::Silent | Run::Forgotten) => {
+                Read::End if !progress.missed && matches!(run, Run::Ended | Run::Silent { .. } | Run::Forgotten) => {
                     return self.seal(progress, end).await;
                 }
                 Read::End if progress.missed => misses += 1,

@@ -186,7 +186,7 @@ pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks:
          update log_stream s
             set cursor_time = ($10::bigint[])[m.last], cursor_count = ($11::integer[])[m.last], cursor_hash = ($12::bytea[])[m.last],
                 lines = ($4::bigint[])[m.last], bytes = ($13::bigint[])[m.last], first_at = least(s.first_at, m.first_at),
-                last_at = greatest(s.last_at, m.last_at), gaps = s.gaps || coalesce(m.gaps, '[]'),
+                last_at = greatest(s.last_at, m.last_at), gaps = case when m.gaps is null then s.gaps else s.gaps || m.gaps end,
                 chain = ($14::bytea[])[m.last], spool = $15, head = coalesce(m.head, s.head)
            from moved m
           where (s.pod_uid, s.container, s.restart) = (m.pod_uid, m.container, m.restart)",

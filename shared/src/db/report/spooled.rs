@@ -115,7 +115,7 @@ pub async fn replay(pool: &PgPool, watch: &Watch, messages: &[LogMessage]) -> Re
             }
             (Place::Next, LogMessage::Seal { key, seal, .. }) => {
                 stream.sealed = true;
-                seals.push((key, seal));
+                seals.push((message.process_id(), key, seal));
                 replayed.changed.insert(message.process_id());
             }
             (Place::Within(_), LogMessage::Seal { .. }) => {}
@@ -139,7 +139,9 @@ pub async fn replay(pool: &PgPool, watch: &Watch, messages: &[LogMessage]) -> Re
         // Something that was written before has been committed just now: with the next look it is seen.
         return Err(sqlx::Error::Protocol("the numbers of chunks were taken meanwhile".into()).into());
     }
-    for (key, seal) in seals {
+    // In the order of their processes' ids, as everybody locks those who locks several.
+    seals.sort_by_key(|(process, ..)| *process);
+    for (_, key, seal) in seals {
         replayed.sealed += usize::from(set_seal(&mut transaction, watch, key, seal).await?);
     }
     transaction.commit().await?;

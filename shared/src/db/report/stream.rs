@@ -12,6 +12,9 @@ use super::settle::settle_process;
 use super::{ReportError, Watch, watched};
 use crate::log::Gap;
 
+/// Runs that nobody read and that are put on record at once, at most.
+const UNREAD: i32 = 100;
+
 /// One run of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamKey {
@@ -77,6 +80,8 @@ pub struct Opened {
     pub head: Option<i64>,
     /// Nanoseconds between stored lines that are in holes on record.
     pub missed: i64,
+    /// When reading began, by the clock of Postgres: nanoseconds since 1970.
+    pub since: Option<i64>,
 }
 
 /// The cursor of a row of `log_stream`.
@@ -110,16 +115,21 @@ pub async fn open_streams(
     let containers: Vec<String> = keys().map(|key| key.container.clone()).collect();
     let restarts: Vec<i32> = keys().map(|key| key.restart).collect();
     let readers: Vec<String> = streams.iter().map(|(_, reader)| (*reader).to_owned()).collect();
+    let attempts: Vec<i32> = streams.iter().map(|(stream, _)| stream.attempt).collect();
+    let processes: Vec<Uuid> = streams.iter().map(|(stream, _)| stream.process_id).collect();
     let mut transaction = watched(pool, watch).await?;
+    if restarts.iter().any(|restart| *restart > 1) {
+        record_unread(&mut transaction, &processes, &pods, &containers, &restarts, &attempts).await?;
+    }
     sqlx::query!(
         "insert into log_stream (process_id, pod_uid, container, restart, attempt, reader, spool)
          select *, $7 from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::text[])
          on conflict do nothing",
-        &streams.iter().map(|(stream, _)| stream.process_id).collect::<Vec<_>>(),
+        &processes,
         &pods,
         &containers,
         &restarts,
-        &streams.iter().map(|(stream, _)| stream.attempt).collect::<Vec<_>>(),
+        &attempts,
         &readers,
         watch.spool
     )
@@ -139,7 +149,7 @@ pub async fn open_streams(
     .await?;
     let rows = sqlx::query!(
         r#"select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
-                  head, spool,
+                  head, spool, created_at,
                   (select coalesce(sum(greatest((gap ->> 'to')::bigint - (gap ->> 'from')::bigint, 0)), 0)::bigint
                      from jsonb_array_elements(gaps) gap) as "missed!"
              from log_stream
@@ -158,6 +168,7 @@ pub async fn open_streams(
             spooled_by: row.spool.filter(|spool| watch.spool != Some(*spool)),
             head: row.head,
             missed: row.missed,
+            since: row.created_at.timestamp_nanos_opt(),
         };
         let key = StreamKey {
             pod_uid: row.pod_uid,
@@ -167,6 +178,39 @@ pub async fn open_streams(
         (key, opened)
     });
     Ok(opened.collect())
+}
+
+/// Puts runs on record that came and went while nobody watched: a node has the log of the newest run and of the one before it. Of
+/// many, the newest [`UNREAD`] are.
+async fn record_unread(
+    connection: &mut PgConnection,
+    processes: &[Uuid],
+    pods: &[String],
+    containers: &[String],
+    restarts: &[i32],
+    attempts: &[i32],
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"insert into log_stream (process_id, pod_uid, container, restart, attempt, reader, gaps, seal, seal_reason, seal_end, sealed_at)
+           select r.process_id, r.pod_uid, r.container, unread, r.attempt, 'previous',
+                  '[{"from": null, "to": null, "reason": "restarted"}]', 'gap', 'restarted', 'unknown', now()
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::integer[])
+                  as r (process_id, pod_uid, container, restart, attempt)
+            cross join lateral (
+                      select coalesce(max(s.restart) + 1, 0) as first from log_stream s
+                       where s.pod_uid = r.pod_uid and s.container = r.container and s.restart < r.restart) known
+            cross join generate_series(greatest(known.first, r.restart - 1 - $6), r.restart - 2) unread
+           on conflict do nothing"#,
+        processes,
+        pods,
+        containers,
+        restarts,
+        attempts,
+        UNREAD
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Shows how a stream is read: `follow`, `poll` or `previous`.
