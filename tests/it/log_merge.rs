@@ -226,6 +226,22 @@ async fn a_stale_watch_merges_nothing_and_a_repeated_write_meets_what_was_merged
     assert_eq!(shown["log_streams"][0]["lines"], 20, "{shown}");
 }
 
+/// What a node with such a clock has printed is never older.
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_keeps_nothing_from_being_merged() {
+    let (database, api, watch, process, mut writer) = prepared().await;
+    let ahead = chrono::Utc::now() + chrono::TimeDelta::days(1000);
+    for line in 0..20 {
+        writer.print(&[(ahead, format!("line {line}"))]).await;
+    }
+    let unmerged = report::unmerged(&database.manager, &watch).await.unwrap();
+    let merged = report::merge_step(&database.manager, &watch, &unmerged[0], 0, AGE)
+        .await
+        .unwrap();
+    assert_eq!((merged.written, merged.more), (1, false));
+    assert_eq!(read(&api, process, "logs", "text/plain").await, lines(0..20));
+}
+
 /// Drops what is stored of a log, with a day of long ago.
 async fn age(database: &Database, process: Uuid, day: u8) {
     let move_and_drop = format!(
@@ -262,6 +278,9 @@ async fn the_end_that_is_kept_is_of_the_newest_run() {
     };
     age(&database, first, 1).await;
     assert_eq!(kept().await, first);
+    // Readers go on by the numbers of chunks.
+    let numbers = report::last_seqs(&database.manager, &[first]).await.unwrap();
+    assert_eq!(numbers, [(first, 1)]);
     age(&database, second, 2).await;
     assert_eq!(kept().await, second);
     // The first one went on for longer.

@@ -40,3 +40,41 @@ async fn a_pod_is_given_up_after_its_grace_and_until_it_is_deleted() {
     look(ProcessState::Failed, reason::IMAGE_NOT_FOUND).await;
     assert_eq!(waiting(3600).await, given_up);
 }
+
+/// Each attempt of a task fails as its process shows already.
+#[tokio::test]
+async fn every_attempt_that_fails_leaves_an_event() {
+    let database = Database::new().await;
+    let api = Api::start(&database).await;
+    let instance = manager(&database).await;
+    let watch = watch(&database, instance).await;
+    let process = process(&api).await;
+    let pool = &database.manager;
+    sqlx::query("update process set spec = spec || '{\"retries\": 1}' where id = $1")
+        .bind(process)
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    for attempt in 1..=2 {
+        for state in [ProcessState::Failing, ProcessState::Failed] {
+            let uid = format!("attempt-{attempt}");
+            let look = PodObservation {
+                attempt,
+                ..pod(
+                    process,
+                    &uid,
+                    "1",
+                    Verdict::because(state, reason::IMAGE_NOT_FOUND, "words"),
+                )
+            };
+            observed(pool, &watch, &look).await;
+        }
+    }
+    let told: Vec<String> = sqlx::query_scalar(
+        "select coalesce(message, '') from process_event where state in ('failing', 'failed') order by number",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert_eq!(told, ["words", "attempt 1 of 2 failed: words", "words"]);
+}

@@ -16,7 +16,7 @@ type Move = (
 );
 
 /// Before each process is looked at it makes these, from `created` and `ready`.
-const PATHS: [&[Move]; 8] = [
+const PATHS: [&[Move]; 9] = [
     // Words that say more replace those that are shown, and no event tells of that.
     &[
         ("created", "failing", Some("crash_loop"), Some("one of two"), None),
@@ -51,6 +51,12 @@ const PATHS: [&[Move]; 8] = [
         ("created", "failing", Some("crash_loop"), None, Some(2)),
         ("created", "failing", Some("crash_loop"), Some("other words"), None),
         ("created", "ready", None, None, None),
+    ],
+    // What it ended with is not the exit code of what comes after it.
+    &[
+        ("created", "failing", Some("exit_code"), None, Some(3)),
+        ("created", "failed", Some("evicted"), None, None),
+        ("gone", "failed", Some("evicted"), None, None),
     ],
     &[],
 ];
@@ -137,5 +143,13 @@ async fn many_transitions_are_those_that_each_would_be() {
         .fetch_one(pool)
         .await
         .unwrap();
-    assert_eq!(events, 2 * 7, "not every move leads on");
+    assert_eq!(events, 2 * 10, "not every move leads on");
+    let code = async |path: usize| -> Option<i32> {
+        sqlx::query_scalar("select exit_code from process where id = $1")
+            .bind(all[path])
+            .fetch_one(pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!((code(5).await, code(6).await, code(7).await), (Some(3), None, None));
 }

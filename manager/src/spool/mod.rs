@@ -147,6 +147,11 @@ impl Spool {
         (left, appended)
     }
 
+    /// What had no room in it is stored without it.
+    pub(crate) fn was_passed(&self) {
+        self.level.full.store(false, Ordering::Relaxed);
+    }
+
     /// The next messages of a queue and their bytes there; they stay until [`Spool::done`].
     pub(crate) async fn front(&self, queue: Queue) -> io::Result<(Vec<LogMessage>, u64)> {
         self.on_disk(move |queues| queues.of(queue).front()).await

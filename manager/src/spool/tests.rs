@@ -33,3 +33,15 @@ async fn what_comes_later_of_a_stream_stays_behind_what_was_put_aside() {
     spool.wait_for_none();
     assert_eq!(spool.divided(all()), (all(), Vec::new()));
 }
+
+#[tokio::test]
+async fn a_spool_is_not_full_any_more_when_what_had_no_room_is_stored_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = Spool::open(folder.path(), 1).unwrap();
+    let (left, appended) = spool.append(vec![end_of("a", 1), end_of("a", 2)]).await;
+    appended.unwrap();
+    let is_full = || spool.level().full.load(Ordering::Relaxed);
+    assert!(left.len() == 1 && is_full());
+    spool.was_passed();
+    assert!(!is_full());
+}

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use octopus_shared::db::report::{self, Unmerged};
+use octopus_shared::db::report::{self, ReportError, Unmerged};
 use uuid::Uuid;
 
 use super::Watching;
@@ -59,6 +59,11 @@ async fn round(watching: &Watching, looked: &mut HashMap<Uuid, Looked>, merges: 
         }
         if merges && (process.ended || look.lines != Some(process.lines)) {
             let step = report::merge_step(&context.pool, &watching.watch, &process, look.done, AGE).await;
+            // What cannot be read stays as it is, and holds up no other log.
+            if let Err(ReportError::Database(sqlx::Error::Decode(error))) = &step {
+                tracing::warn!(process.id = %process.process_id, error = %error, "a log cannot be merged");
+                continue;
+            }
             let Some(merged) = watching.written(step) else {
                 return;
             };

@@ -66,6 +66,7 @@ async fn store_or_keep(watching: &Watching, spool: &Spool, seqs: &mut HashMap<Uu
             let storing = timeout(PATIENCE, store(watching, seqs, &mut chunks, &seals)).await;
             let answer = storing.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into()));
             if watching.written(answer).is_some() {
+                spool.was_passed();
                 return;
             }
             // Whether it was stored is seen when it is replayed, and which numbers are taken then too.

@@ -80,7 +80,7 @@ pub async fn merge_step(
     let rows = sqlx::query!(
         r#"select seq, day, pod_uid, container, restart, coalesce(cardinality(parts), 1)::bigint as "parts!",
                   coalesce(size, length(data))::bigint as "size!",
-                  last_at > clock_timestamp() - make_interval(secs => $3) as "young!"
+                  last_at between clock_timestamp() - make_interval(secs => $3) and clock_timestamp() + make_interval(secs => $3) as "young!"
              from log_chunk where process_id = $1 and seq > $2 order by seq limit $4"#,
         process.process_id,
         after,

@@ -256,7 +256,9 @@ async fn upsert(connection: &mut PgConnection, watch: &Watch, pods: &[&PodObserv
                          containers, resource_version, created_at, ended, gone, wish, shard, events)
          on conflict (uid) do update
             set node = excluded.node, phase = excluded.phase, state = excluded.state, reason = excluded.reason,
-                message = excluded.message, exit_code = coalesce(excluded.exit_code, pod.exit_code),
+                message = excluded.message,
+                exit_code = case when (excluded.state, excluded.reason) is not distinct from (pod.state, pod.reason)
+                                 then coalesce(excluded.exit_code, pod.exit_code) else excluded.exit_code end,
                 restart_count = excluded.restart_count, containers = excluded.containers, wish = excluded.wish,
                 -- A watch that has begun after Kubernetes forgot them knows none.
                 events = case when excluded.events = '[]' then pod.events else excluded.events end,

@@ -234,6 +234,13 @@ async fn retry(
         state: ProcessState::Failing,
         ..verdict.clone()
     };
+    // Without the reason that is shown, an attempt that fails like the one before it, or as was seen already, says so too.
+    sqlx::query!(
+        "update process set attempt = attempt + 1, reason = null where id = $1",
+        process
+    )
+    .execute(&mut *connection)
+    .await?;
     transition(
         connection,
         process,
@@ -245,9 +252,6 @@ async fn retry(
         Some(&message),
     )
     .await?;
-    sqlx::query!("update process set attempt = attempt + 1 where id = $1", process)
-        .execute(&mut *connection)
-        .await?;
     sqlx::query!(
         "insert into command (id, cluster, kind, version, process_id, requested_by)
          values ($1, $2, $3, $4, $5, 'octopus-manager')",
