@@ -8,7 +8,7 @@ use octopus_tests::stack::client::until;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::functions::{WORK, small, task};
+use crate::functions::{PLAIN, WORK, small, task};
 use crate::outages::soak;
 
 pub(crate) fn numbered(count: usize) -> String {
@@ -154,15 +154,12 @@ async fn a_log_that_is_polled_is_read_from_its_end_and_exact() {
     assert!(missed >= 1.0 && tails - missed >= 5.0, "{tails} tails, {missed} missed");
 
     // Old kubelets never say that its container has ended.
-    let steps = ["say", "here", "sleep", "600"];
-    let killed = stack.client.start("work", task(&steps)).await;
-    until("its line to be stored", 120, async || {
-        (stack.client.process(killed).await["log_streams"][0]["lines"] == 1).then_some(())
-    })
-    .await;
-    let kill = stack.client.kill(killed, json!({})).await;
-    stack.client.ended(kill, 120).await;
-    let stream = stack.client.process(killed).await["log_streams"][0].clone();
+    stack.client.build("plain", PLAIN, small()).await;
+    let service = stack.client.start("plain", json!({"kind": "service"})).await;
+    stack.client.shows(service, "state", "ready", 120).await;
+    let kill = stack.client.kill(service, json!({})).await;
+    stack.client.ended(kill, 60).await;
+    let stream = stack.client.process(service).await["log_streams"][0].clone();
     assert_eq!(
         (&stream["seal"], &stream["reader"]),
         (&json!("complete"), &json!("poll")),
