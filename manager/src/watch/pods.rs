@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Event as Warning, Pod};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use octopus_shared::db::report;
-use octopus_shared::pod::PodObservation;
+use octopus_shared::pod::{PodObservation, Verdict};
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use tokio::time::Instant;
@@ -58,6 +58,23 @@ impl Seen {
             })
         };
         looks.iter().filter(|look| is_new(look)).collect()
+    }
+
+    /// A pod that was seen to end because it was deleted has: when its node confirms that, nothing shows any more that it had had time to.
+    fn keep_deletions(&self, looks: &mut [PodObservation]) {
+        let is_deletion = |verdict: &&Verdict| verdict.reason == Some(reason::DELETED_BY_OTHER);
+        let mut deleted: HashMap<String, Verdict> = HashMap::new();
+        for look in looks {
+            let before = || self.looks.get(&look.uid).map(|before| &before.verdict);
+            let before = deleted.get(&look.uid).or_else(before).filter(is_deletion);
+            match (before, look.verdict.reason) {
+                (Some(before), Some(reason::SIGNAL | reason::EXIT_CODE)) => look.verdict = before.clone(),
+                _ if is_deletion(&&look.verdict) => {
+                    deleted.insert(look.uid.clone(), look.verdict.clone());
+                }
+                _ => {}
+            }
+        }
     }
 
     fn remember(&mut self, look: &PodObservation) {
@@ -231,6 +248,7 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
     for look in &mut looks {
         look.events = seen.warnings.of(&look.uid);
     }
+    seen.keep_deletions(&mut looks);
     for looks in looks.chunks(BATCH) {
         let new = seen.new_in(looks);
         let mut not_ours: HashSet<Uuid> = new.iter().map(|look| look.process_id).collect();
@@ -260,8 +278,6 @@ async fn observe(watching: &Watching, logs: &Logs, seen: &mut Seen, mut looks: V
 
 #[cfg(test)]
 mod tests {
-    use octopus_shared::pod::Verdict;
-
     use super::*;
 
     fn look(uid: &str, version: &str, state: ProcessState) -> PodObservation {
@@ -295,6 +311,30 @@ mod tests {
         let again = seen.again(&[look("a", "2", ProcessState::Running)], &warned);
         let again: Vec<_> = again.iter().map(|look| look.uid.as_str()).collect();
         assert_eq!(again, ["b"]);
+    }
+
+    #[test]
+    fn a_pod_that_was_deleted_stays_so_when_its_node_confirms_that() {
+        let ended = |uid: &str, why, gone| PodObservation {
+            verdict: Verdict::because(ProcessState::Failed, why, why.id),
+            gone,
+            ..look(uid, "1", ProcessState::Failed)
+        };
+        let (deleted, signal) = (reason::DELETED_BY_OTHER, reason::SIGNAL);
+        let mut seen = Seen::default();
+        seen.remember(&ended("a", deleted, false));
+        seen.remember(&ended("b", signal, false));
+        let mut looks = [
+            ended("a", signal, false),
+            ended("a", signal, true),
+            ended("b", signal, true),
+            ended("c", deleted, false),
+            ended("c", signal, true),
+            ended("a", reason::OOM_KILLED, true),
+        ];
+        seen.keep_deletions(&mut looks);
+        let whys = looks.map(|look| look.verdict.reason.unwrap());
+        assert_eq!(whys, [deleted, deleted, signal, deleted, deleted, reason::OOM_KILLED]);
     }
 
     #[test]
