@@ -2,21 +2,28 @@
 
 use std::time::Duration;
 
-use octopus_shared::db::report;
+use octopus_shared::db::report::{self, Watch};
 use octopus_shared::pod::{PodObservation, Verdict};
 use octopus_shared::process::ProcessState;
 use octopus_shared::reason;
 use octopus_tests::api::Api;
 use octopus_tests::function::{manager, observed, pod, process, watch};
 use octopus_tests::postgres::Database;
+use uuid::Uuid;
 
-#[tokio::test]
-async fn a_pod_is_given_up_after_its_grace_and_until_it_is_deleted() {
+/// A task, and the watch that sees its pods.
+async fn prepared() -> (Database, Watch, Uuid) {
     let database = Database::new().await;
     let api = Api::start(&database).await;
     let instance = manager(&database).await;
     let watch = watch(&database, instance).await;
     let process = process(&api).await;
+    (database, watch, process)
+}
+
+#[tokio::test]
+async fn a_pod_is_given_up_after_its_grace_and_until_it_is_deleted() {
+    let (database, watch, process) = prepared().await;
     let pool = &database.manager;
     let look = async |state, why| {
         let look = PodObservation {
@@ -44,11 +51,7 @@ async fn a_pod_is_given_up_after_its_grace_and_until_it_is_deleted() {
 /// Each attempt of a task fails as its process shows already.
 #[tokio::test]
 async fn every_attempt_that_fails_leaves_an_event() {
-    let database = Database::new().await;
-    let api = Api::start(&database).await;
-    let instance = manager(&database).await;
-    let watch = watch(&database, instance).await;
-    let process = process(&api).await;
+    let (database, watch, process) = prepared().await;
     let pool = &database.manager;
     sqlx::query("update process set spec = spec || '{\"retries\": 1}' where id = $1")
         .bind(process)
