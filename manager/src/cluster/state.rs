@@ -337,7 +337,7 @@ fn waits(kubernetes: Option<&str>, message: Option<&str>) -> Verdict {
 fn ended(terminated: &ContainerStateTerminated) -> Verdict {
     let code = exit_code(terminated);
     let signal = terminated.signal.filter(|signal| *signal > 0).or(code
-        .map(|code| code - 128)
+        .map(|code| code.saturating_sub(128))
         .filter(|signal| (1..=LAST_SIGNAL).contains(signal)));
     let (reason, message) = match (terminated.reason.as_deref(), signal, code) {
         (Some("OOMKilled"), ..) => (reason::OOM_KILLED, "it used more memory than its limit".to_owned()),

@@ -15,6 +15,7 @@ mod progress;
 mod reader;
 pub(crate) mod reconcile;
 mod run;
+mod seen;
 mod share;
 mod spooled;
 mod stream;
