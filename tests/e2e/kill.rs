@@ -4,7 +4,7 @@ use octopus_tests::stack::Stack;
 use serde_json::json;
 
 use crate::functions::{WORK, small, task};
-use crate::spool::has_begun;
+use crate::log_spool::has_begun;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_takes_effect_when_the_manager_is_back() {

@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::flood::{WHOLE, accounted, flood, talker};
 use crate::functions::TALK;
+use crate::log_spool::{folder, has_begun, spooling};
 use crate::outages::soak;
-use crate::spool::{folder, has_begun, spooling};
 
 const BYTES_PER_LINE: usize = 200;
 /// From one fault to the next.
