@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::functions::{WORK, small, task};
+use crate::log_spool::{folder, spooling};
 use crate::outages::soak;
-use crate::spool::{folder, spooling};
 
 /// How often each process ran: pods that were ever seen, in the rows and in the log.
 pub(crate) async fn runs(stack: &Stack, process: Uuid) -> (usize, usize) {
@@ -173,6 +173,14 @@ async fn a_task_whose_pod_is_deleted_runs_again_only_when_asked_for() {
         "{gone}"
     );
     assert_eq!(gone["pods"].as_array().unwrap().len(), 1);
+    let events = stack.client.events(once).await;
+    let told = |state: &str, why: &str| {
+        events
+            .iter()
+            .position(|event| event["state"] == state && event["reason"] == why)
+    };
+    let (stopping, failed) = (told("stopping", "terminating"), told("failed", "deleted_by_other"));
+    assert!(stopping.is_some() && stopping < failed, "{events:?}");
 
     let again = until("the second attempt to run", 180, async || {
         let shown = stack.client.process(twice).await;

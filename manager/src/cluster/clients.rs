@@ -32,6 +32,8 @@ struct Shared {
     away: AtomicBool,
     /// When it was answered again, the last time.
     returned: RwLock<Option<Instant>>,
+    /// When a ping was not answered or a watch was interrupted, the last time; or when pings were answered again.
+    missed: RwLock<Option<Instant>>,
     /// How often the API server has come back from silence.
     revived: watch::Sender<u64>,
 }
@@ -45,6 +47,7 @@ impl Clients {
             silent: AtomicBool::default(),
             away: AtomicBool::default(),
             returned: RwLock::default(),
+            missed: RwLock::default(),
             revived: watch::Sender::default(),
         })))
     }
@@ -69,6 +72,18 @@ impl Clients {
     /// The API server does not answer.
     pub(super) fn away(&self) {
         self.0.away.store(true, Ordering::Relaxed);
+        self.missed(Instant::now());
+    }
+
+    /// It may have been away for a moment.
+    pub(super) fn missed(&self, now: Instant) {
+        *self.0.missed.write().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Whether that was within such a time before `now`.
+    pub(super) fn was_missed(&self, now: Instant, within: Duration) -> bool {
+        let missed = *self.0.missed.read().unwrap_or_else(PoisonError::into_inner);
+        missed.is_some_and(|missed| now.saturating_duration_since(missed) < within)
     }
 
     /// Whether kubelets have had the time by `now` to report to the API server.
@@ -81,7 +96,9 @@ impl Clients {
     /// The API server answers.
     pub(super) fn answered(&self) {
         if self.0.away.swap(false, Ordering::Relaxed) {
-            *self.0.returned.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let now = Instant::now();
+            *self.0.returned.write().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            self.missed(now);
         }
         if self.0.silent.swap(false, Ordering::Relaxed) {
             self.0.revived.send_modify(|times| *times += 1);
@@ -118,6 +135,25 @@ mod tests {
         clients.answered();
         assert!(!clients.know_nodes(now + NODES_REPORT_WITHIN));
         assert!(clients.know_nodes(Instant::now() + 2 * NODES_REPORT_WITHIN));
+    }
+
+    #[tokio::test]
+    async fn an_absence_is_remembered_from_its_end_whoever_saw_it() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = "http://127.0.0.1:1".parse().unwrap();
+        let clients = Clients::new(kube::Config::new(server), &Bearer::default()).unwrap();
+        let (within, now) = (Duration::from_secs(12), Instant::now());
+        clients.answered();
+        assert!(!clients.was_missed(now, within), "it was never away");
+        clients.missed(now);
+        assert!(clients.was_missed(now + within / 2, within) && !clients.was_missed(now + within, within));
+        assert!(clients.know_nodes(now), "a watch says little of its nodes");
+        clients.away();
+        assert!(clients.was_missed(now, within));
+        clients.missed(now - within);
+        assert!(!clients.was_missed(now, within), "away since long");
+        clients.answered();
+        assert!(clients.was_missed(now, within), "no kubelet could report before");
     }
 
     #[tokio::test]

@@ -217,6 +217,16 @@ impl Cluster {
         self.clients.know_nodes(Instant::now())
     }
 
+    /// The watch of the pods was interrupted: what kubelets had to say to the API server then they may have yet to repeat.
+    pub(crate) fn missed(&self) {
+        self.clients.missed(Instant::now());
+    }
+
+    /// Whether the API server may have been away within such a time.
+    pub(crate) fn was_missed(&self, within: Duration) -> bool {
+        self.clients.was_missed(Instant::now(), within)
+    }
+
     /// The API server's clock, to the second.
     ///
     /// # Errors

@@ -113,6 +113,7 @@ async fn follow(watching: &Watching, logs: &Logs, seen: &mut Seen) {
                 Err(error) => {
                     tracing::info!(error = %error, "the watch of the pods was interrupted");
                     metrics::counter!("octopus_watch_interruptions_total").increment(1);
+                    cluster.missed();
                     watching.sleep(Duration::from_millis(500)).await;
                 }
             }

@@ -16,7 +16,7 @@ use super::logs::A_WHILE;
 use super::reader::Found;
 
 /// Kubelets tell again within this time what the API server did not take: every 10 s.
-const STATUS_WITHIN: Duration = Duration::from_secs(12);
+pub(super) const STATUS_WITHIN: Duration = Duration::from_secs(12);
 
 /// How far a log was read, and what is known of it.
 pub(super) struct Progress {
@@ -38,7 +38,7 @@ pub(super) struct Progress {
     pub(super) until: Option<i64>,
     /// When a followed stream was last left for a faster one.
     pub(super) hurried: Option<Instant>,
-    /// When the API server last did not answer: what it says then of a pod may be old.
+    /// When a stream last could not be opened or a look was not answered: what the API server says then of a pod may be old.
     pub(super) away: Option<Instant>,
     /// What comes first may be of another run: nothing of this one is stored, and it was not the current one a moment ago.
     pub(super) doubted: bool,
@@ -74,7 +74,7 @@ impl Progress {
         }
     }
 
-    /// Whether the status of a pod may be older than its log.
+    /// Whether the status of a pod may be older than its log, by what its reader has seen.
     pub(super) fn is_status_late(&self) -> bool {
         self.away.is_some_and(|away| away.elapsed() < STATUS_WITHIN)
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::Watching;
 use super::chunk::nanoseconds;
-use super::progress::Progress;
+use super::progress::{Progress, STATUS_WITHIN};
 use super::run::{Run, began, may_run_again, run_of};
 use super::share::Share;
 use super::stream::{Mode, Read, Span};
@@ -246,7 +246,7 @@ impl Reader {
             Ok(Some(pod)) => match run_of(&pod, &self.key) {
                 Run::Removed => Some(Read::NextRun),
                 Run::Previous if mode != Mode::Previous => Some(Read::NextRun),
-                Run::Going if progress.is_status_late() && may_run_again(&pod) => Some(Read::Broken),
+                Run::Going if self.is_status_late(progress) && may_run_again(&pod) => Some(Read::Broken),
                 _ => None,
             },
             Ok(None) => None,
@@ -255,6 +255,11 @@ impl Reader {
                 Some(Read::Broken)
             }
         }
+    }
+
+    /// Whether the status of a pod may be older than its log. A reader may be younger than the absence of the API server.
+    fn is_status_late(&self, progress: &Progress) -> bool {
+        progress.is_status_late() || self.watching.context.cluster.was_missed(STATUS_WITHIN)
     }
 
     /// A consistent look at what became of this run.
