@@ -228,13 +228,15 @@ fn newest<'a>(pods: impl Iterator<Item = &'a KnownPod>) -> Option<&'a KnownPod> 
 }
 
 fn task(pod: &KnownPod) -> Verdict {
-    if pod.ended && pod.verdict.state == ProcessState::Stopping {
+    let is_stopping = pod.verdict.state == ProcessState::Stopping;
+    let is_over = pod.gone || pod.ended && is_stopping;
+    if is_over && is_stopping && pod.verdict.reason != Some(reason::TERMINATING) {
         return Verdict {
             state: ProcessState::Failed,
             ..pod.verdict.clone()
         };
     }
-    if pod.gone && !pod.verdict.state.is_terminal() {
+    if is_over && !pod.verdict.state.is_terminal() {
         return Verdict::because(
             ProcessState::Failed,
             reason::DELETED_BY_OTHER,
@@ -389,6 +391,39 @@ mod tests {
         );
         let ended = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Failed);
         assert_eq!(judge(&ended, &[pod(true, true)]), Step::Show(Lifecycle::Gone, failed));
+    }
+
+    #[test]
+    fn a_task_whose_pod_is_deleted_stops_and_was_deleted() {
+        let terminating = Verdict::because(ProcessState::Stopping, reason::TERMINATING, "30 s");
+        let pod = |ended, gone| KnownPod {
+            verdict: terminating.clone(),
+            ..pod(ProcessState::Stopping, ended, gone)
+        };
+        let task = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Stopping);
+        let shown = |ended, gone| match judge(&task, &[pod(ended, gone)]) {
+            Step::Show(Lifecycle::Created, verdict) => (verdict.state, verdict.reason),
+            step => panic!("{step:?}"),
+        };
+        assert_eq!(shown(false, false), (ProcessState::Stopping, Some(reason::TERMINATING)));
+        for (ended, gone) in [(true, false), (false, true), (true, true)] {
+            assert_eq!(
+                shown(ended, gone),
+                (ProcessState::Failed, Some(reason::DELETED_BY_OTHER))
+            );
+        }
+    }
+
+    #[test]
+    fn a_preempted_pod_that_is_missing_was_preempted() {
+        let verdict = |state| Verdict::because(state, reason::PREEMPTED, "by another");
+        let pod = KnownPod {
+            verdict: verdict(ProcessState::Stopping),
+            ..pod(ProcessState::Stopping, false, true)
+        };
+        let task = process(ProcessKind::Task, Lifecycle::Created, ProcessState::Stopping);
+        let shown = Step::Show(Lifecycle::Created, verdict(ProcessState::Failed));
+        assert_eq!(judge(&task, &[pod]), shown);
     }
 
     #[test]

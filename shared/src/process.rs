@@ -148,7 +148,7 @@ pub enum ProcessState {
     Ready,
     /// It cannot start or keeps ending; Kubernetes tries on. The reason says why.
     Failing,
-    /// It was asked to end and has not ended yet.
+    /// It is being ended: by a kill, by its timeout, or because its pod was deleted.
     Stopping,
     /// A task that ended with exit code 0.
     Succeeded,

@@ -82,6 +82,8 @@ reasons! {
     NODE_SHUTDOWN = "node_shutdown", "Wait until the node is back, or add one; a task with retries starts its next attempt.";
     /// The node refused the pod that the scheduler gave it, and nothing of it ran.
     NODE_REFUSED = "node_refused", "The message says what the node lacks; mend the node or start it again.";
+    /// The pod is being deleted, and its containers have time to end.
+    TERMINATING = "terminating", "Wait: its containers have their grace period to end. A service that wants the pod gets another one.";
     /// Somebody else deleted the pod.
     DELETED_BY_OTHER = "deleted_by_other", "Ask who deleted it; a task with retries starts its next attempt.";
     /// New pods of a service take the place of earlier ones.

@@ -20,7 +20,10 @@ pub(crate) fn verdict(replicas: i32, wanted: &str, pods: &[KnownPod]) -> Verdict
     let live: Vec<&KnownPod> = pods.iter().filter(|pod| !pod.gone && !pod.ended).collect();
     let is_new = |pod: &&&KnownPod| pod.wish.as_deref().is_none_or(|wish| wish == wanted);
     let is_ready = |pod: &&&KnownPod| pod.verdict.state == ProcessState::Ready;
-    let Some(newest) = newest(live.iter().copied()) else {
+    let stays = |pod: &&&KnownPod| pod.verdict.state != ProcessState::Stopping;
+    // One that is being deleted speaks for the service when no other is there.
+    let speaker = newest(live.iter().filter(stays).copied()).or_else(|| newest(live.iter().copied()));
+    let Some(newest) = speaker else {
         return if replicas == 0 {
             Verdict::because(ProcessState::Pending, reason::SCALED_TO_ZERO, "no pod of it is wanted")
         } else {
@@ -36,7 +39,7 @@ pub(crate) fn verdict(replicas: i32, wanted: &str, pods: &[KnownPod]) -> Verdict
     let hindered = live
         .iter()
         .filter(is_new)
-        .filter(|pod| !is_ready(pod))
+        .filter(|pod| !is_ready(pod) && stays(pod))
         .find_map(|pod| Some((pod.verdict.reason?, pod.verdict.message.clone().unwrap_or_default())));
     let because = |why, words: String| Verdict::because(ProcessState::Ready, why, words);
     if new < live.len() || new == 0 {
@@ -101,7 +104,7 @@ mod tests {
 
     #[test]
     fn pods_of_two_wishes_are_a_rollout() {
-        use ProcessState::{Failed, Failing, Pending, Ready, Running, Starting};
+        use ProcessState::{Failed, Failing, Pending, Ready, Running, Starting, Stopping};
         let gone = KnownPod {
             gone: true,
             ..pod("1", Ready)
@@ -117,6 +120,11 @@ mod tests {
         let waiting = KnownPod {
             verdict: Verdict::because(Starting, reason::UNSCHEDULABLE, "no room"),
             ..pod("2", Starting)
+        };
+        let leaving = KnownPod {
+            verdict: Verdict::because(Stopping, reason::TERMINATING, "30 s"),
+            created_at: DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(1),
+            ..pod("2", Stopping)
         };
         let evicted = |age: i64, wish: &str| KnownPod {
             verdict: Verdict::because(Failed, reason::EVICTED, "disk"),
@@ -245,6 +253,41 @@ mod tests {
                 Some(reason::PARTLY_READY),
             ),
             ("two of two", 2, vec![pod("2", Ready), pod("2", Ready)], Ready, None),
+            (
+                "its pod is deleted",
+                1,
+                vec![leaving.clone()],
+                Stopping,
+                Some(reason::TERMINATING),
+            ),
+            (
+                "another takes the place of the one that is deleted",
+                1,
+                vec![pod("2", Starting), leaving.clone()],
+                Starting,
+                None,
+            ),
+            (
+                "the other answers already",
+                1,
+                vec![leaving.clone(), pod("2", Ready)],
+                Ready,
+                None,
+            ),
+            (
+                "the new pods take the place of one that is deleted",
+                1,
+                vec![pod("1", Ready), leaving.clone()],
+                Ready,
+                Some(reason::ROLLING_OUT),
+            ),
+            (
+                "fewer are wanted and the last ends",
+                0,
+                vec![leaving],
+                Stopping,
+                Some(reason::TERMINATING),
+            ),
             (
                 "more than are wanted: they end",
                 1,

@@ -1,6 +1,6 @@
 //! `&Pod` -> what it means. Pure. Container statuses decide first, then conditions.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus as Status, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use octopus_shared::pod::{ContainerStatus, PodObservation, Verdict};
@@ -228,6 +228,12 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         }
         return verdict;
     }
+    let is_lost = why::is_out_of_reach(pod.spec.as_ref(), status);
+    if let Some(until) = pod.metadata.deletion_timestamp.as_ref().filter(|_| !is_lost) {
+        let until = utc(until).to_rfc3339_opts(SecondsFormat::Secs, true);
+        let words = format!("the pod is being deleted: its containers have until {until} to end");
+        return Verdict::because(ProcessState::Stopping, reason::TERMINATING, words);
+    }
     let is_task = label::kind_of(&pod.metadata) == Some(ProcessKind::Task.as_str());
     match &state.terminated {
         // Its phase says so a moment later.
@@ -242,7 +248,7 @@ fn running(pod: &Pod, status: &PodStatus, function: Option<&Status>, state: &Con
         }
         None => {}
     }
-    if why::is_out_of_reach(pod.spec.as_ref(), status) {
+    if is_lost {
         return Verdict::because(
             ProcessState::Failing,
             reason::NODE_LOST,

@@ -97,6 +97,38 @@ fn a_function_that_ended_with_its_deleted_pod_was_deleted() {
 }
 
 #[test]
+fn a_pod_that_is_being_deleted_stops() {
+    let pod = |kind: ProcessKind, status: Value| {
+        let pod = json!({
+            "metadata": {"name": "hello-1", "uid": "u", "deletionTimestamp": "2026-01-02T03:05:30Z",
+                         "labels": {label::PROCESS: uuid::Uuid::nil().to_string(), label::KIND: kind.as_str()}},
+            "spec": {"containers": [{"name": CONTAINER}]},
+            "status": status,
+        });
+        let seen = fold(&serde_json::from_value(pod).unwrap(), false).unwrap();
+        (
+            seen.verdict.state,
+            seen.verdict.reason.map(|reason| reason.id),
+            seen.verdict.message.unwrap_or_default(),
+        )
+    };
+    let mut running = with("Running", json!({"running": {}}));
+    // Of kubelets that tell of the containers before the phase.
+    let ended = |code: i32| with("Running", json!({"terminated": {"exitCode": code}}));
+    let words = "the pod is being deleted: its containers have until 2026-01-02T03:05:30Z to end";
+    for kind in [ProcessKind::Task, ProcessKind::Service] {
+        let expected = (ProcessState::Stopping, Some("terminating"), words.to_owned());
+        for status in [running.clone(), ended(0), ended(143)] {
+            assert_eq!(pod(kind, status), expected);
+        }
+    }
+    let waiting = with("Running", json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+    assert_eq!(pod(ProcessKind::Service, waiting).1, Some("crash_loop"));
+    running["reason"] = "NodeLost".into();
+    assert_eq!(pod(ProcessKind::Service, running).1, Some("node_lost"));
+}
+
+#[test]
 fn a_task_that_has_just_ended_well_does_not_fail() {
     let pod = json!({
         "metadata": {"name": "hello-1", "uid": "u", "labels": {
