@@ -86,6 +86,8 @@ pub struct Gap {
     pub estimated_bytes: Option<i64>,
 }
 
+/// Why lines were dropped: of a hole, those around it.
+pub const LOG_LIMIT: &str = "log_limit";
 /// Why there is a hole whose lines may be in a spool; its id follows.
 const SPOOLED_BY: &str = "spooled by ";
 
@@ -97,6 +99,11 @@ impl Gap {
             reason: format!("{SPOOLED_BY}{spool}"),
             ..self
         }
+    }
+
+    /// Whether it is the sum of holes among lines that were dropped, of which the other one was.
+    pub fn has_summed(&self, other: &Self) -> bool {
+        self.reason == LOG_LIMIT && other.to.is_some() && other.to <= self.to
     }
 
     /// Whether its lines may be in a spool.

@@ -99,7 +99,7 @@ impl Log {
             end: "unknown".into(),
         };
         let pool = &self.database.manager;
-        assert!(report::seal_stream(pool, &self.watch, &key, &seal).await.unwrap());
+        assert!(report::seal_stream(pool, &self.watch, &key, &seal, 0).await.unwrap());
     }
 
     async fn merge(&self) -> usize {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus_shared::db::report::{self, ReportError, Seal, StreamKey, Watch};
 use octopus_shared::db::{CHANGE_CHANNEL, notify};
+use octopus_shared::log::Gap;
 use octopus_tests::api::Api;
 use octopus_tests::function::{manager, service, watch};
 use octopus_tests::postgres::Database;
-use octopus_tests::printed::Writer;
+use octopus_tests::printed::{Writer, opened};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -50,11 +51,24 @@ impl Log {
     /// Chunks of four lines.
     async fn print(&mut self, chunks: usize) {
         for _ in 0..chunks {
-            let lines: Vec<_> = (self.printed..self.printed + 4)
-                .map(|line| (self.begins + TimeDelta::seconds(line as i64), format!("line {line:02}")))
-                .collect();
-            self.writer.print(&lines).await;
-            self.printed += 4;
+            self.print_after(Vec::new()).await;
+        }
+    }
+
+    /// One after holes.
+    async fn print_after(&mut self, gaps: Vec<Gap>) {
+        let lines: Vec<_> = (self.printed..self.printed + 4)
+            .map(|line| (self.begins + TimeDelta::seconds(line as i64), format!("line {line:02}")))
+            .collect();
+        self.writer.print_after(gaps, &lines).await;
+        self.printed += 4;
+    }
+
+    fn key(&self, restart: i32) -> StreamKey {
+        StreamKey {
+            pod_uid: format!("pod-of-{}", self.process),
+            container: "function".into(),
+            restart,
         }
     }
 
@@ -99,17 +113,13 @@ impl Log {
     }
 
     async fn seal(&self, restart: i32) {
-        let key = StreamKey {
-            pod_uid: format!("pod-of-{}", self.process),
-            container: "function".into(),
-            restart,
-        };
+        let key = self.key(restart);
         let seal = Seal {
             gaps: Vec::new(),
             end: "seen".into(),
         };
         let pool = &self.database.manager;
-        assert!(report::seal_stream(pool, &self.watch, &key, &seal).await.unwrap());
+        assert!(report::seal_stream(pool, &self.watch, &key, &seal, 0).await.unwrap());
     }
 }
 
@@ -121,13 +131,22 @@ fn numbers(range: std::ops::Range<usize>) -> String {
 async fn the_oldest_lines_go_and_are_counted_where_they_stood() {
     let mut log = Log::new().await;
     log.print(10).await;
-    assert_eq!(log.keep(40).await, report::Dropped::default(), "it is not longer");
+    let nothing = |lines: i64| report::Dropped {
+        left: Some(lines * LINE),
+        ..report::Dropped::default()
+    };
+    assert_eq!(log.keep(40).await, nothing(40), "it is not longer");
     let unmerged = report::unmerged(&log.database.manager, &log.watch).await.unwrap();
     assert_eq!((unmerged[0].lines, unmerged[0].bytes), (40, 40 * LINE));
     // A chunk goes as a whole.
     let dropped = log.keep(31).await;
-    assert_eq!((dropped.lines, dropped.bytes, dropped.more), (12, 12 * LINE, false));
-    assert_eq!(log.keep(31).await, report::Dropped::default(), "it is short enough");
+    let expected = report::Dropped {
+        lines: 12,
+        bytes: 12 * LINE,
+        left: Some(28 * LINE),
+    };
+    assert_eq!(dropped, expected);
+    assert_eq!(log.keep(31).await, nothing(28), "it is short enough");
     let unmerged = report::unmerged(&log.database.manager, &log.watch).await.unwrap();
     assert_eq!(unmerged[0].bytes, 28 * LINE);
 
@@ -240,6 +259,60 @@ async fn a_follower_that_lags_is_told_once_what_it_has_missed() {
         }
         assert!(told <= 1, "{told}");
     }
+}
+
+/// A log that has a hole with each new file of its node, and is dropped as fast as it grows.
+#[tokio::test]
+async fn holes_among_lines_that_were_dropped_are_summed() {
+    let mut log = Log::new().await;
+    let begins = log.begins;
+    let second = |line: i64| (begins + TimeDelta::seconds(line)).timestamp_nanos_opt();
+    let hole = |line: i64| Gap {
+        from: second(line - 1),
+        to: second(line),
+        reason: "rotation".into(),
+        estimated_bytes: Some(line),
+        ..Gap::default()
+    };
+    let holes: Vec<_> = (1..6).map(|chunk| hole(4 * chunk)).collect();
+    log.print(1).await;
+    for hole in &holes {
+        log.print_after(vec![hole.clone()]).await;
+    }
+    let key = log.key(0);
+    let missed = async || {
+        opened(&log.database.manager, &log.watch, log.process, &key)
+            .await
+            .missed
+    };
+    assert_eq!(missed().await, 5_000_000_000);
+    log.keep(16).await;
+    // The line behind the second hole is the first that is left.
+    let shown = async || log.stream(0).await["gaps"].clone();
+    assert_eq!(shown().await, json!(&holes), "one needs not be summed");
+    log.keep(8).await;
+    let sum = Gap {
+        to: second(12),
+        reason: "log_limit".into(),
+        estimated_bytes: Some(4 + 8 + 12),
+        ..hole(4)
+    };
+    assert_eq!(shown().await, json!([sum, holes[3], holes[4]]));
+    assert_eq!(missed().await, 5_000_000_000, "the time of each of them");
+    log.keep(4).await;
+    let sum = Gap {
+        to: second(16),
+        estimated_bytes: Some(4 + 8 + 12 + 16),
+        ..sum
+    };
+    assert_eq!(shown().await, json!([sum, holes[4]]), "summed again");
+    assert_eq!(missed().await, 5_000_000_000);
+    assert_eq!(log.short("logs").await, format!("[20] {}", numbers(20..24)));
+    let text = log.read("logs?marks=true", "text/plain").await;
+    assert!(
+        text.contains("missing (rotation, about 20 bytes)") && !text.contains("about 40 bytes"),
+        "{text}"
+    );
 }
 
 /// Its limit has taken the beginning of a log and its age the rest: a story that is read or followed says so.

@@ -93,7 +93,7 @@ async fn seal(database: &Database, watch: &Watch, process: Uuid) {
             end: "seen".into(),
         };
         assert!(
-            report::seal_stream(&database.manager, watch, &key, &seal)
+            report::seal_stream(&database.manager, watch, &key, &seal, 0)
                 .await
                 .unwrap()
         );

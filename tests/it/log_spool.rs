@@ -234,6 +234,52 @@ async fn what_another_manager_has_stored_meanwhile_is_passed_over_to_the_line() 
     assert_eq!(stored(&database).await, (names(10), (10, false, watch.spool)));
 }
 
+/// Postgres went over to a standby that did not have the newest commits.
+#[tokio::test]
+async fn lines_behind_others_that_are_not_stored_any_more_are_read_again() {
+    let (database, watch, process) = prepared().await;
+    let mut writer = Writer::new(&database.manager, &watch, process).await;
+    let append = async |chunks: &[Chunk]| report::append_chunks(&database.manager, &watch, chunks).await;
+    let [first, lost, behind] = [0..2, 2..4, 4..6].map(|range| writer.chunk(&lines(range)));
+    append(std::slice::from_ref(&first)).await.unwrap();
+    let refused = append(std::slice::from_ref(&behind)).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    let LogMessage::Seal { key, seal, at, .. } = sealed(&LogMessage::Chunk(lost.clone())) else {
+        panic!("a seal")
+    };
+    let refused = report::seal_stream(&database.manager, &watch, &key, &seal, at.lines).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    assert_eq!(stored(&database).await, (names(2), (2, false, watch.spool)));
+    append(&[first, lost, behind.clone()]).await.unwrap();
+    let all = (names(6), (6, false, watch.spool));
+    assert_eq!(stored(&database).await, all);
+
+    // A number that is another chunk's.
+    let next = writer.chunk(&lines(6..7));
+    let taken = Chunk {
+        seq: behind.seq,
+        ..next.clone()
+    };
+    let refused = append(&[taken]).await;
+    assert!(matches!(refused, Err(ReportError::Database(_))), "{refused:?}");
+    assert_eq!(stored(&database).await, all);
+    append(&[next]).await.unwrap();
+    assert_eq!(stored(&database).await.0, names(7));
+
+    let next = writer.chunk(&lines(7..8));
+    sqlx::raw_sql("delete from log_stream")
+        .execute(&database.owner)
+        .await
+        .unwrap();
+    let refused = append(std::slice::from_ref(&next)).await;
+    assert!(matches!(refused, Err(ReportError::Fenced)), "{refused:?}");
+    let nobodys = Chunk {
+        process_id: Uuid::new_v4(),
+        ..next
+    };
+    append(&[nobodys]).await.unwrap();
+}
+
 #[tokio::test]
 async fn lines_are_never_put_behind_a_hole() {
     let (database, watch, process) = prepared().await;

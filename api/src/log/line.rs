@@ -219,7 +219,8 @@ impl Lines {
 
     /// The holes in the chunk, each with the number of the line that it is shown before.
     fn holes(&self) -> Vec<(usize, log::Gap)> {
-        let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(|gap| gap.to.is_some()).collect();
+        let is_among_lines = |gap: &log::Gap| gap.to.is_some() && gap.reason != log::LOG_LIMIT;
+        let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(is_among_lines).collect();
         if gaps.is_empty() {
             return Vec::new();
         }

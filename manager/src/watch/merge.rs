@@ -27,6 +27,8 @@ struct Looked {
     lines: Option<i64>,
     /// Lines that were stored when its log was last within the limit.
     kept: Option<i64>,
+    /// Bytes that were stored and were not there any more when that was counted: they were too old.
+    expired: i64,
 }
 
 pub(super) async fn run(watching: &Watching) {
@@ -52,10 +54,10 @@ async fn round(watching: &Watching, looked: &mut HashMap<Uuid, Looked>, merges: 
             (look.done, look.filled) = (0, process.filled);
         }
         if look.kept != Some(process.lines) {
-            if limit(watching, &process).await.is_none() {
+            let Some(expired) = limit(watching, &process, look.expired).await else {
                 return;
-            }
-            look.kept = Some(process.lines);
+            };
+            (look.kept, look.expired) = (Some(process.lines), expired);
         }
         if merges && (process.ended || look.lines != Some(process.lines)) {
             let step = report::merge_step(&context.pool, &watching.watch, &process, look.done, AGE).await;
@@ -75,15 +77,17 @@ async fn round(watching: &Watching, looked: &mut HashMap<Uuid, Looked>, merges: 
     }
 }
 
-/// Drops what a log has too much. None: that could not be done.
-async fn limit(watching: &Watching, process: &Unmerged) -> Option<()> {
+/// Drops what a log has too much. Answers how many of its bytes have `expired`. None: that could not be done.
+async fn limit(watching: &Watching, process: &Unmerged, mut expired: i64) -> Option<i64> {
     let limit = watching.context.config.log_bytes_per_process;
-    let mut more = limit > 0 && process.bytes > limit;
-    while more {
+    let (mut bytes, mut left) = (process.bytes, None);
+    while limit > 0 && left.is_none() && bytes - expired > limit {
         let step = report::drop_oldest(&watching.context.pool, &watching.watch, process.process_id, limit).await;
         let dropped = watching.written(step)?;
         metrics::counter!("octopus_log_truncated_bytes_total").increment(dropped.bytes.unsigned_abs());
-        more = dropped.more;
+        bytes -= dropped.bytes;
+        left = dropped.left;
+        expired = left.map_or(expired, |left| bytes - left);
     }
-    Some(())
+    Some(expired)
 }

@@ -98,6 +98,9 @@ async fn insist(watching: &Watching, seqs: &mut HashMap<Uuid, i64>, messages: Ve
         if watching.lost.is_cancelled() || !watching.sleep(AGAIN).await {
             return false;
         }
+        // Which numbers are taken is asked again: nothing of the batch is stored, or it needs none any more.
+        seqs.clear();
+        chunks.iter_mut().for_each(|chunk| chunk.seq = 0);
     }
 }
 
@@ -127,10 +130,13 @@ async fn store(
     }
     for message in seals {
         if let Message::Seal {
-            process_id, key, seal, ..
+            process_id,
+            key,
+            seal,
+            at,
         } = message
         {
-            report::seal_stream(pool, &watching.watch, key, seal).await?;
+            report::seal_stream(pool, &watching.watch, key, seal, at.lines).await?;
             if seal.gaps.iter().any(Gap::is_spooled) {
                 // Numbers were kept free for what may come.
                 seqs.remove(process_id);

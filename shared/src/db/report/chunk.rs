@@ -1,5 +1,7 @@
 //! Chunks: lines of a stream, written together with its cursor so that neither can run ahead of the other.
 
+use std::collections::{BTreeSet, HashMap};
+
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,18 +66,16 @@ pub struct Seam {
 /// When Postgres is away.
 pub async fn last_seqs(executor: impl PgExecutor<'_>, processes: &[Uuid]) -> Result<Vec<(Uuid, i64)>, sqlx::Error> {
     Ok(sqlx::query!(
-        r#"select process_id as "process_id!", max(seq) as "seq!"
-             from (select process_id, seq from log_chunk where process_id = any($1)
-                   union all
-                   select process_id, reserved_seq from log_stream
-                    where process_id = any($1) and reserved_seq is not null) taken
-            group by process_id"#,
+        // The newest entry of an index for each of them.
+        r#"select id as "id!", greatest((select max(seq) from log_chunk where process_id = id),
+                                     (select max(reserved_seq) from log_stream where process_id = id)) as seq
+             from unnest($1::uuid[]) id"#,
         processes
     )
     .fetch_all(executor)
     .await?
     .into_iter()
-    .map(|row| (row.process_id, row.seq))
+    .filter_map(|row| Some((row.id, row.seq?)))
     .collect())
 }
 
@@ -108,14 +108,69 @@ pub async fn last_line_before(
     Ok(times.filter(|at| *at < before).max())
 }
 
-/// Stores chunks of many streams and moves their cursors, in one transaction. Repeating it changes nothing.
+/// Stores chunks of many streams and moves their cursors, in one transaction. Repeating it changes nothing. The chunks of a
+/// stream are in their order.
 ///
 /// # Errors
-/// [`ReportError`].
+/// [`ReportError`]: also [`ReportError::Fenced`] when lines before a chunk are not stored any more, as after a failover to a
+/// standby that did not have them yet; who reads the log has to begin again from what is stored.
 pub async fn append_chunks(pool: &PgPool, watch: &Watch, chunks: &[Chunk]) -> Result<(), ReportError> {
     let mut transaction = watched(pool, watch).await?;
-    append(&mut transaction, watch, chunks).await?;
+    let new = new_chunks(&mut transaction, chunks).await?.ok_or(ReportError::Fenced)?;
+    if append(&mut transaction, watch, chunks).await? != new {
+        return Err(numbers_taken().into());
+    }
     Ok(transaction.commit().await?)
+}
+
+/// Something that was written before has been committed just now: with the next look it is seen.
+pub(super) fn numbers_taken() -> sqlx::Error {
+    sqlx::Error::Protocol("the numbers of chunks were taken meanwhile".into())
+}
+
+/// How many of these chunks are not stored yet. None: lines before one of them are missing. Their streams are locked: what is
+/// still being written of them is waited for. Chunks of processes that were deleted are nobody's.
+async fn new_chunks(connection: &mut PgConnection, chunks: &[Chunk]) -> Result<Option<u64>, sqlx::Error> {
+    let keys: BTreeSet<&StreamKey> = chunks.iter().map(|chunk| &chunk.key).collect();
+    let rows = sqlx::query!(
+        "select pod_uid, container, restart, lines from log_stream
+          where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
+          order by pod_uid, container, restart for update",
+        &keys.iter().map(|key| key.pod_uid.clone()).collect::<Vec<_>>(),
+        &keys.iter().map(|key| key.container.clone()).collect::<Vec<_>>(),
+        &keys.iter().map(|key| key.restart).collect::<Vec<_>>()
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let stored = rows.into_iter().map(|row| {
+        let key = StreamKey {
+            pod_uid: row.pod_uid,
+            container: row.container,
+            restart: row.restart,
+        };
+        (key, (row.lines, row.lines))
+    });
+    let mut streams: HashMap<StreamKey, (i64, i64)> = stored.collect();
+    let (mut new, mut streamless) = (0, Vec::new());
+    for chunk in chunks {
+        let Some((stored, lines)) = streams.get_mut(&chunk.key) else {
+            streamless.push(chunk.process_id);
+            continue;
+        };
+        if *lines < chunk.before.lines {
+            return Ok(None);
+        }
+        new += u64::from(*stored < chunk.cursor.lines);
+        *lines = (*lines).max(chunk.cursor.lines);
+    }
+    let misses = !streamless.is_empty()
+        && sqlx::query_scalar!(
+            r#"select exists (select from process where id = any($1)) as "exists!""#,
+            &streamless
+        )
+        .fetch_one(connection)
+        .await?;
+    Ok((!misses).then_some(new))
 }
 
 /// Writes chunks of streams that do not have so many lines yet. Answers how many.
@@ -157,7 +212,7 @@ pub(super) async fn insert(connection: &mut PgConnection, chunks: &[Chunk], line
     .rows_affected())
 }
 
-/// The same within a transaction. Answers how many chunks were written. The chunks of a stream are in their order.
+/// The same within a transaction, whatever is stored. Answers how many chunks were written.
 pub(super) async fn append(connection: &mut PgConnection, watch: &Watch, chunks: &[Chunk]) -> Result<u64, sqlx::Error> {
     let lines: Vec<i64> = chunks.iter().map(|chunk| chunk.cursor.lines).collect();
     let written = insert(connection, chunks, &lines).await?;

@@ -99,7 +99,7 @@ impl Holes {
         let line = |index| text.lines().nth(index);
         let met = matches!(end, End::Closed | End::Joined(_));
         let within = gaps_of(chunk, &text, lines.start..lines.end + usize::from(met));
-        let mut holes: Vec<Hole> = within.into_iter().map(|gap| Hole { gap, room: None }).collect();
+        let mut holes: Vec<Hole> = within.into_iter().map(Hole::of).collect();
         let part = Chunk {
             seq: room.next,
             ..part_of(chunk, lines.clone(), &room.after)
@@ -115,7 +115,7 @@ impl Holes {
             && let Some(gap) = unseen(chunk.head, last.or(room.after.time), gap.to)
             && holes.iter().all(|hole| hole.gap.to != gap.to)
         {
-            holes.push(Hole { gap, room: None });
+            holes.push(Hole::of(gap));
         }
         let join = match end {
             End::Joined(begun) => line(lines.end).map(|line| Join {
@@ -131,8 +131,8 @@ impl Holes {
             room.next += 1;
             room.after = chunk.cursor.clone();
             holes.push(Hole {
-                gap: last.map_or(gap.clone(), |from| shortened(gap, from)),
                 room: (end == End::Open).then_some(room),
+                ..Hole::of(last.map_or(gap.clone(), |from| shortened(gap, from)))
             });
         }
         let holes = holes
@@ -155,7 +155,7 @@ impl Holes {
             let Ok(value) = serde_json::to_value(gap) else { continue };
             if known
                 .iter()
-                .any(|known| known.to == gap.to && known.reason == gap.reason)
+                .any(|known| known.to == gap.to && known.reason == gap.reason || known.has_summed(gap))
             {
                 continue;
             }

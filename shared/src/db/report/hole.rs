@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use super::chunk::{Chunk, Seam, last_seqs};
 use super::place::{Place, place_lines};
 use super::stream::{StreamCursor, StreamKey, stored_cursor};
-use crate::log::{Gap, Line, Text};
+use crate::log::{Gap, LOG_LIMIT, Line, Text};
 
 /// Numbers that are kept free in a hole: a chunk every 150 ms for a day and a half.
 const ROOM: i64 = 1 << 20;
@@ -37,6 +37,63 @@ pub(super) struct Hole {
     pub(super) gap: Gap,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) room: Option<Room>,
+    /// Nanoseconds between its ends, where they are not those of one hole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) time: Option<i64>,
+}
+
+impl Hole {
+    pub(super) fn of(gap: Gap) -> Self {
+        Self {
+            gap,
+            room: None,
+            time: None,
+        }
+    }
+
+    /// Nanoseconds between its ends.
+    fn time(&self) -> i64 {
+        let between = || Some(self.gap.to?.saturating_sub(self.gap.from?).max(0));
+        self.time.or_else(between).unwrap_or_default()
+    }
+
+    /// Whether the line after it is earlier than `before`, nanoseconds since 1970, and nothing fills it any more: chunks up to `seq` are
+    /// dropped.
+    fn is_behind(&self, before: i64, seq: i64) -> bool {
+        let is_open = self.room.as_ref().is_some_and(|room| room.last > seq);
+        self.gap.to.is_some_and(|to| to < before) && !is_open
+    }
+}
+
+/// The first holes of a stream as one, where the lines around them are dropped: all before `before`, in nanoseconds since 1970, and all
+/// chunks up to `seq`. None: there are not several.
+pub(super) fn summed(gaps: &[Value], before: i64, seq: i64) -> Option<Vec<Value>> {
+    let holes: Vec<Hole> = gaps
+        .iter()
+        .map_while(|gap| Hole::deserialize(gap).ok())
+        .take_while(|hole| hole.is_behind(before, seq))
+        .collect();
+    let [first, _, ..] = &holes[..] else { return None };
+    let sum = |bytes: fn(&Gap) -> Option<i64>| {
+        holes
+            .iter()
+            .filter_map(|hole| bytes(&hole.gap))
+            .reduce(i64::saturating_add)
+    };
+    let all = Hole {
+        gap: Gap {
+            from: first.gap.from,
+            to: holes.iter().filter_map(|hole| hole.gap.to).max(),
+            reason: LOG_LIMIT.into(),
+            cut: false,
+            bytes: sum(|gap| gap.bytes),
+            estimated_bytes: sum(|gap| gap.estimated_bytes),
+        },
+        room: None,
+        time: Some(holes.iter().map(Hole::time).fold(0, i64::saturating_add)),
+    };
+    let rest = gaps.iter().skip(holes.len()).cloned();
+    Some(serde_json::to_value(all).into_iter().chain(rest).collect())
 }
 
 /// Where what fills a hole goes, and by what it is known.
@@ -169,7 +226,7 @@ impl Room {
 pub(super) fn stored(gaps: &[Gap], mut room: Option<Room>) -> Result<Value, sqlx::Error> {
     let holes = gaps.iter().map(|gap| Hole {
         room: if gap.is_spooled() { room.take() } else { None },
-        gap: gap.clone(),
+        ..Hole::of(gap.clone())
     });
     serde_json::to_value(holes.collect::<Vec<_>>()).map_err(|error| sqlx::Error::Encode(error.into()))
 }
@@ -195,4 +252,32 @@ pub(super) async fn at_end(connection: &mut PgConnection, key: &StreamKey) -> Re
         after: stored_cursor!(row),
         until: Vec::new(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn holes_that_may_be_filled_or_are_not_behind_are_not_summed() {
+        let hole = |from: i64, to: i64| json!({"from": from, "to": to, "reason": "rotation"});
+        let room = |last| json!({"next": 1, "last": last, "after": StreamCursor::default(), "until": []});
+        let filled = |last| json!({"from": 10, "to": 20, "reason": "spooled by x", "room": room(last)});
+        let end = json!({"from": 30, "to": null, "reason": "pod_gone"});
+        let all = [hole(1, 4), filled(7), hole(20, 21), end.clone()];
+        let sum = json!({"from": 1, "to": 21, "reason": "log_limit", "time": 3 + 10 + 1});
+        assert_eq!(summed(&all, 100, 7), Some(vec![sum.clone(), end]));
+        assert_eq!(summed(&all, 100, 6), None, "the second one may be filled");
+        assert_eq!(summed(&all, 20, 7), None, "the second one is shown");
+        let again = [
+            sum,
+            json!({"from": 22, "to": 21, "reason": "rotation", "cut": true, "bytes": 5}),
+        ];
+        let sum = json!({"from": 1, "to": 21, "reason": "log_limit", "bytes": 5, "time": 14});
+        assert_eq!(summed(&again, 22, 7), Some(vec![sum]));
+        assert_eq!(summed(&[hole(1, 4), json!("later"), hole(4, 5)], 100, 7), None);
+        assert_eq!(summed(&[], 100, 7), None);
+    }
 }

@@ -11,8 +11,6 @@ use crate::log::{MOST_PARTS, Packer, Piece, Span, Text, plan};
 
 /// Chunks of a process that are looked at in one step: more than may become one, so a step gets on.
 const STEP: i64 = MOST_PARTS + 1024;
-/// Processes that are looked at in one round.
-const PROCESSES: i64 = 10_000;
 
 /// A process whose chunks may have to be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +52,9 @@ pub async fn unmerged(pool: &PgPool, watch: &Watch) -> Result<Vec<Unmerged>, sql
              from log_stream s join process p on p.id = s.process_id join pod d on d.uid = s.pod_uid
             where s.process_id in (select u.process_id from log_stream u where not u.merged)
               and p.cluster = $1 and d.shard = any($2)
-            group by s.process_id limit $3"#,
+            group by s.process_id"#,
         watch.cluster,
-        &watch.shards,
-        PROCESSES
+        &watch.shards
     )
     .fetch_all(pool)
     .await

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::chunk::{Chunk, append, last_seqs};
+use super::chunk::{Chunk, append, last_seqs, numbers_taken};
 use super::fill::{self, Holes};
 use super::hole;
 use super::place::{Place, late_gaps, part_of, place};
@@ -136,8 +136,7 @@ pub async fn replay(pool: &PgPool, watch: &Watch, messages: &[LogMessage]) -> Re
     }
     number(&mut transaction, &mut chunks).await?;
     if append(&mut transaction, watch, &chunks).await? != chunks.len() as u64 {
-        // Something that was written before has been committed just now: with the next look it is seen.
-        return Err(sqlx::Error::Protocol("the numbers of chunks were taken meanwhile".into()).into());
+        return Err(numbers_taken().into());
     }
     // In the order of their processes' ids, as everybody locks those who locks several.
     seals.sort_by_key(|(process, ..)| *process);

@@ -150,7 +150,8 @@ pub async fn open_streams(
     let rows = sqlx::query!(
         r#"select pod_uid, container, restart, cursor_time, cursor_count, cursor_hash, chain, lines, bytes, first_at, last_at,
                   head, spool, created_at,
-                  (select coalesce(sum(greatest((gap ->> 'to')::bigint - (gap ->> 'from')::bigint, 0)), 0)::bigint
+                  (select coalesce(sum(coalesce((gap ->> 'time')::bigint,
+                                               greatest((gap ->> 'to')::bigint - (gap ->> 'from')::bigint, 0))), 0)::bigint
                      from jsonb_array_elements(gaps) gap) as "missed!"
              from log_stream
             where (pod_uid, container, restart) in (select * from unnest($1::text[], $2::text[], $3::integer[]))
@@ -259,12 +260,29 @@ pub async fn unsealed_streams(pool: &PgPool, watch: &Watch) -> Result<Vec<OpenSt
     .collect())
 }
 
-/// Seals a stream: from here on its pod may go. False: it was sealed before.
+/// Seals a stream behind so many lines: from here on its pod may go. False: it was sealed before.
 ///
 /// # Errors
-/// [`ReportError`].
-pub async fn seal_stream(pool: &PgPool, watch: &Watch, key: &StreamKey, seal: &Seal) -> Result<bool, ReportError> {
+/// [`ReportError`]: also [`ReportError::Fenced`] when some of the lines are not stored any more.
+pub async fn seal_stream(
+    pool: &PgPool,
+    watch: &Watch,
+    key: &StreamKey,
+    seal: &Seal,
+    lines: i64,
+) -> Result<bool, ReportError> {
     let mut transaction = watched(pool, watch).await?;
+    let stored = sqlx::query_scalar!(
+        "select lines from log_stream where pod_uid = $1 and container = $2 and restart = $3 and seal is null for update",
+        key.pod_uid,
+        key.container,
+        key.restart
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if stored.is_some_and(|stored| stored < lines) {
+        return Err(ReportError::Fenced);
+    }
     let sealed = set_seal(&mut transaction, watch, key, seal).await?;
     transaction.commit().await?;
     Ok(sealed)

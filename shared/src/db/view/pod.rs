@@ -124,10 +124,10 @@ pub async fn log_streams(pool: &PgPool, process: Uuid) -> Result<Vec<LogStreamVi
     )
     .fetch_all(pool)
     .await?;
-    // What is known of lines that may come is of no use to others.
+    // What is known of lines that may come is of no use to others, nor is what the rate of printing is told by.
     let gaps = streams.iter_mut().filter_map(|stream| stream.gaps.as_array_mut());
     for gap in gaps.flatten().filter_map(Value::as_object_mut) {
-        gap.remove("room");
+        gap.retain(|name, _| !matches!(name.as_str(), "room" | "time"));
     }
     Ok(streams)
 }
