@@ -52,6 +52,56 @@ async fn many_tasks_print_a_thousand_lines_each_at_once() {
     }
 }
 
+/// Puts the rows of logs back to what they were, under a manager that has read on.
+async fn fall_back(stack: &Stack) {
+    let to_standby = "begin;
+                      delete from log_stream;
+                      insert into log_stream select * from standby;
+                      delete from log_chunk where seq > (select newest from standby_chunk);
+                      commit;";
+    sqlx::raw_sql(to_standby).execute(&stack.owner).await.unwrap();
+}
+
+/// As after a failover to a standby that lacks the newest commits: while a function prints, and when it prints nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_a_database_has_lost_are_read_again() {
+    let stack = Stack::start("logs-lost").await;
+    let manager = stack.manager().await;
+    stack.client.build("work", WORK, small()).await;
+    let steps = [
+        "print", "1000", "sleep", "4", "print", "1000", "sleep", "4", "print", "1000", "sleep", "12",
+    ];
+    let process = stack.client.start("work", task(&steps)).await;
+    let stored = async |lines: i64| {
+        until("the lines to be stored", 60, async || {
+            let shown = stack.client.process(process).await;
+            (shown["log_streams"][0]["lines"] == lines).then_some(())
+        })
+        .await;
+    };
+    stored(1000).await;
+    let standby = "create table standby as select * from log_stream;
+                   create table standby_chunk as select max(seq) as newest from log_chunk;";
+    sqlx::raw_sql(standby).execute(&stack.owner).await.unwrap();
+    stored(2000).await;
+    fall_back(&stack).await;
+    stored(3000).await;
+    let expected = numbered(1000).repeat(3);
+    assert!(stack.client.log(process).await == expected.as_bytes());
+    fall_back(&stack).await;
+    let gone = stack.client.shows(process, "lifecycle", "gone", 120).await;
+    let stream = &gone["log_streams"][0];
+    assert_eq!(
+        (&stream["seal"], &stream["lines"]),
+        (&json!("complete"), &json!(3000)),
+        "{gone}"
+    );
+    let log = stack.client.log(process).await;
+    assert!(log == expected.as_bytes(), "{gone}");
+    assert_eq!(stream["sha256"], json!(running_hash(&log)));
+    assert!(manager.terminate().await);
+}
+
 /// What was printed while no manager ran is read as fast as the node gives it, which is without following it, and then it is followed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_printed_while_nobody_read_is_caught_up_with() {
