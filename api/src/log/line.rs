@@ -92,6 +92,11 @@ fn gaps(value: &serde_json::Value) -> impl Iterator<Item = log::Gap> {
     all.iter().filter_map(|gap| serde_json::from_value(gap.clone()).ok())
 }
 
+/// Whether a hole is before a line that is kept, and not the sum of those that were dropped with their lines.
+fn is_among_lines(gap: &log::Gap) -> bool {
+    gap.to.is_some() && gap.reason != log::LOG_LIMIT
+}
+
 /// Which of these lines, by their times, a hole is shown before: the one with just the time at which it ends. A node may have joined
 /// that one to the line before, without its time: then the first later one behind a line that came before the end. None: neither
 /// is among them.
@@ -219,7 +224,6 @@ impl Lines {
 
     /// The holes in the chunk, each with the number of the line that it is shown before.
     fn holes(&self) -> Vec<(usize, log::Gap)> {
-        let is_among_lines = |gap: &log::Gap| gap.to.is_some() && gap.reason != log::LOG_LIMIT;
         let gaps: Vec<log::Gap> = gaps(&self.chunk.gaps).filter(is_among_lines).collect();
         if gaps.is_empty() {
             return Vec::new();
@@ -264,6 +268,18 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn holes_that_were_dropped_with_their_lines_stand_before_none() {
+        let hole = |to, reason: &str| log::Gap {
+            to,
+            reason: reason.into(),
+            ..log::Gap::default()
+        };
+        assert!(is_among_lines(&hole(Some(3), "rotation")));
+        assert!(!is_among_lines(&hole(Some(3), log::LOG_LIMIT)));
+        assert!(!is_among_lines(&hole(None, "pod_gone")));
+    }
 
     #[test]
     fn a_hole_stands_before_the_line_with_its_time_and_else_before_a_later_one() {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use octopus_shared::db::report::{self, ReportError, Unmerged};
+use octopus_shared::db::report::{self, Dropped, ReportError, Unmerged};
 use uuid::Uuid;
 
 use super::Watching;
@@ -81,13 +81,42 @@ async fn round(watching: &Watching, looked: &mut HashMap<Uuid, Looked>, merges: 
 async fn limit(watching: &Watching, process: &Unmerged, mut expired: i64) -> Option<i64> {
     let limit = watching.context.config.log_bytes_per_process;
     let (mut bytes, mut left) = (process.bytes, None);
-    while limit > 0 && left.is_none() && bytes - expired > limit {
+    while left.is_none() && exceeds(limit, bytes, expired) {
         let step = report::drop_oldest(&watching.context.pool, &watching.watch, process.process_id, limit).await;
         let dropped = watching.written(step)?;
         metrics::counter!("octopus_log_truncated_bytes_total").increment(dropped.bytes.unsigned_abs());
-        bytes -= dropped.bytes;
+        (bytes, expired) = after(&dropped, bytes, expired);
         left = dropped.left;
-        expired = left.map_or(expired, |left| bytes - left);
     }
     Some(expired)
+}
+
+/// Whether a log may be longer than it may be, by what was stored of it and what had expired of that.
+fn exceeds(limit: i64, bytes: i64, expired: i64) -> bool {
+    limit > 0 && bytes - expired > limit
+}
+
+/// Bytes that are counted as stored, and those of them that have expired, after a step.
+fn after(dropped: &Dropped, bytes: i64, expired: i64) -> (i64, i64) {
+    let bytes = bytes - dropped.bytes;
+    (bytes, dropped.left.map_or(expired, |left| bytes - left))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_expired_is_not_counted_again_before_there_may_be_too_much() {
+        let dropped = |bytes, left| Dropped { lines: 0, bytes, left };
+        assert!(!exceeds(0, 1000, 0), "there is no limit");
+        assert!(exceeds(100, 101, 0) && !exceeds(100, 100, 0));
+        // Of 1000 bytes 940 are too old and gone: 60 are left, and it may grow by 40.
+        let (bytes, expired) = after(&dropped(0, Some(60)), 1000, 0);
+        assert_eq!((bytes, expired), (1000, 940));
+        assert!(!exceeds(100, bytes + 40, expired) && exceeds(100, bytes + 41, expired));
+        // A step that did not come to the end knows nothing of the rest.
+        assert_eq!(after(&dropped(300, None), 1000, 200), (700, 200));
+        assert_eq!(after(&dropped(300, Some(90)), 700, 200), (400, 310));
+    }
 }

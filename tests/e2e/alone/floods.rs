@@ -38,7 +38,7 @@ async fn a_flood_of_log_is_stored_or_on_record_as_missing() {
     } else {
         &[(10_000, 500_000), (300_000, 5_000_000), (100_000, 0)]
     };
-    // Beyond this rate who stores a log may lag behind who drops it.
+    // Beyond this rate the account alone is promised: a client that drops what it reads may miss less.
     const STEADY: usize = 5_000_000;
     let mut by_rate = BTreeMap::new();
     for (lines, rate) in floods {

@@ -397,3 +397,18 @@ fn numbers_leave_room_before_what_follows_a_hole_and_nowhere_else() {
     let hole: Hole = serde_json::from_value(stored[0].clone()).unwrap();
     assert_eq!((hole.gap, hole.room), (chunk.gaps[0].clone(), Some(room)));
 }
+
+#[test]
+fn a_hole_that_was_summed_with_others_is_not_noted_again() {
+    let sum = json!({"from": 1, "to": 21, "reason": "log_limit"});
+    let rotation = |to| Gap {
+        to: Some(to),
+        reason: "rotation".into(),
+        ..Gap::default()
+    };
+    let mut holes = Holes::new(json!([sum]));
+    holes.note(&[rotation(20), rotation(21)]);
+    assert_eq!((holes.gaps.len(), holes.is_changed), (1, false));
+    holes.note(&[rotation(22)]);
+    assert_eq!((holes.gaps.len(), holes.is_changed), (2, true));
+}
